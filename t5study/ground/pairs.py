@@ -9,7 +9,7 @@ Shape legend of the whole house. A tensor's name ends in its axes, in order:
     D  d_model      F  d_ff      H  heads      K  d_kv      V  vocabulary rows
     N  examples in a list that has no other name
 
-Ids are int32 in numpy and int64 in torch. 0 is padding, 1 ends a sequence, 2 is unknown (SEMANTICS: T5's own ids);
+Ids are int32 in numpy and int64 in torch. 0 is padding, 1 ends a sequence, 2 is unknown (T5's own ids);
 sentinels count down from the top: `<extra_id_0>` is `size - 1`.
 """
 

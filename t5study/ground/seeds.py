@@ -39,7 +39,7 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def splitmix(x: np.ndarray) -> np.ndarray:
-    """The splitmix64 finaliser (Steele, Lea, Flood 2014), elementwise on uint64: a bijection that scrambles all bits."""
+    """The splitmix64 finaliser (Steele, Lea, Flood 2014), elementwise on uint64: a scrambling bijection."""
     with np.errstate(over="ignore"):
         x = np.asarray(x, dtype=np.uint64) + _GOLDEN
         x = (x ^ (x >> np.uint64(30))) * _MIX_1

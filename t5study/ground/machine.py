@@ -1,0 +1,103 @@
+"""Where a run happens: devices, threads, precision, micro-batch. Never part of a fingerprint.
+
+A run's numbers do not depend on the machine except through floating-point rounding; a run's bytes are the same
+whenever it is repeated on one machine with one number of threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psutil
+
+from t5study.ground.errors import UserError
+
+
+@dataclass(frozen=True)
+class Machine:
+    """device: "cpu" or "cuda". threads: torch threads of this process. precision: "fp32" or "bf16" compute
+    (weights stay fp32). micro_batch: rows a forward pass, 0 for the whole batch. compile: torch.compile the blocks."""
+
+    device: str = "cpu"
+    threads: int = 1
+    precision: str = "fp32"
+    micro_batch: int = 0
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise UserError(f"machine: device: found {self.device!r}; give cpu or cuda")
+        if self.precision not in ("fp32", "bf16"):
+            raise UserError(f"machine: precision: found {self.precision!r}; give fp32 or bf16")
+        if self.threads < 1 or self.micro_batch < 0:
+            raise UserError(
+                f"machine: found threads {self.threads}, micro_batch {self.micro_batch}; give at least 1 and 0"
+            )
+
+
+def cores() -> int:
+    """Cores this process may use (respects taskset and container limits), not cores in the box."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def here(**overrides: Any) -> Machine:
+    """The machine at hand: one GPU in bf16 if torch sees one, else the CPU in fp32 with one thread.
+
+    bf16 without hardware support is some hundred times slower than fp32 on a CPU, so it is never a default there.
+    One thread, because small runs do not fill two: the study runs as many of them side by side as there are cores.
+    """
+    import torch
+
+    default = Machine(device="cuda", precision="bf16") if torch.cuda.is_available() else Machine()
+    machine = replace(default, **{name: value for name, value in overrides.items() if value is not None})
+    if machine.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("machine: device: asked for cuda, but torch sees no GPU here; give --device cpu")
+    return machine
+
+
+def use(machine: Machine) -> None:
+    """Sets torch threads and keeps the allocator from handing large blocks back to the kernel after every step.
+
+    glibc returns blocks above its threshold at once, and the next step pays the page faults again: with the
+    thresholds raised a training step is about 1.25 times as fast.
+    """
+    import torch
+
+    torch.set_num_threads(machine.threads)
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+def describe() -> str:
+    """One line for reports: processor, cores, memory, Python and torch versions."""
+    processor = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        processor = names[0] if names else processor
+    from importlib import metadata
+
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{processor}, {cores()} cores, {memory:.0f} GiB, "
+        f"Python {platform.python_version()}, torch {metadata.version('torch')}"
+    )
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when its parent dies, so that a killed study leaves no workers behind."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # it died between the two calls
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,291 @@
+"""The store: the fingerprint of a value -> a folder that is there whole or not at all.
+
+Every stage of a study is a frozen value. Equal values have equal fingerprints, so equal work is done once, for all
+tables and for all studies that share a store; and since a folder only gets its name when everything in it has been
+written and synced, a killed study goes on where it stopped.
+
+    store/
+      pretrain/3f2a...c9/          a finished stage; manifest.json names its value, its parents and every file's digest
+      .partial/pretrain-3f2a...c9/ one under way; a resumable stage goes on from what it finds here
+      .locks/pretrain-3f2a...c9    held (flock) while a process works on it; freed by the kernel if that process dies
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from t5study.ground.errors import UserError
+
+MANIFEST = "manifest.json"
+
+
+# --- values -> fingerprints ---------------------------------------------------------------------------------------
+
+
+def canonical(value: Any) -> Any:
+    """A value as plain JSON, the same for equal values however they were typed in.
+
+    Dataclass fields are coerced to their declared type first (3 and 3.0 must not train twice), and a field whose
+    metadata says `{"fingerprint": False}` is left out (a path, a display name). Machines and paths never enter:
+    a Path raises.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Span:
+    ...     mean: float
+    >>> fingerprint(Span(3)) == fingerprint(Span(3.0))
+    True
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Enum):
+        return canonical(value.value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return {"float": float(value).hex()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hints = typing.get_type_hints(type(value))
+        fields = {
+            field.name: canonical(_coerced(getattr(value, field.name), hints[field.name]))
+            for field in dataclasses.fields(value)
+            if field.metadata.get("fingerprint", True)
+        }
+        return {"type": type(value).__name__, "fields": fields}
+    if isinstance(value, Mapping):
+        return {"map": sorted(([canonical(k), canonical(v)] for k, v in value.items()), key=json.dumps)}
+    if isinstance(value, tuple | list):
+        return [canonical(item) for item in value]
+    raise TypeError(f"a {type(value).__name__} cannot be part of a fingerprint: {value!r}")
+
+
+def _coerced(value: Any, hint: Any) -> Any:
+    """A number as its declared type: int where float is declared, 3.0 where int is declared."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int) and float in options and int not in options:
+        return float(value)
+    if isinstance(value, float) and int in options and float not in options:
+        if not value.is_integer():
+            raise ValueError(f"{value!r} where a whole number is declared")
+        return int(value)
+    return value
+
+
+def fingerprint(value: Any) -> str:
+    """32 hex characters that name a value: xxh3-128 of its canonical JSON."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(canonical(value), sort_keys=True).encode())
+
+
+# --- files ------------------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Writes JSON (sorted keys, closing newline) beside `path`, syncs it and renames it into place."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(beside, "w", encoding="utf-8") as file:
+        json.dump(obj, file, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    _sync_folder(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON. UserError, naming the file, if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: found damaged JSON ({error}); delete it, or restore it from a copy") from None
+
+
+def digest_file(path: Path) -> str:
+    """xxh3-128 of a file's bytes, in hex. About 10 GB/s, so it can be taken at every save."""
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_tree(folder: Path) -> None:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(parent, name), "rb") as file:
+                os.fsync(file.fileno())
+        _sync_folder(Path(parent))
+
+
+def publish(work: Path, path: Path) -> None:
+    """Syncs everything under `work`, then gives it its final name: the one moment at which it appears."""
+    _sync_tree(work)
+    os.rename(work, path)
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`; at the end it is synced and renamed to `path`.
+
+    Nothing appears at `path` if the block raises or the process dies. UserError if `path` exists already.
+    Leftovers of processes that died are removed on the way in.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path}: exists already; delete it or choose another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _alive(leftover.name):
+            shutil.rmtree(leftover, ignore_errors=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if beside.exists():
+        shutil.rmtree(beside)
+    beside.mkdir()
+    try:
+        yield beside
+        publish(beside, path)
+    finally:
+        if beside.exists():
+            shutil.rmtree(beside)
+
+
+def _alive(temporary_name: str) -> bool:
+    """Whether the process whose id stands in `.name.<pid>.tmp` still runs."""
+    try:
+        os.kill(int(temporary_name.split(".")[-2]), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+# --- manifests --------------------------------------------------------------------------------------------------
+
+
+def code_version() -> str:
+    """The installed version of t5study, or "source" when it runs from a source tree."""
+    try:
+        return metadata.version("t5study")
+    except metadata.PackageNotFoundError:
+        return "source"
+
+
+def write_manifest(folder: Path, value: Any = None, parents: Sequence[str] = (), **extra: Any) -> None:
+    """Writes manifest.json: the value, its parents, the code version, and size and digest of every file."""
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "xxh3": digest_file(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    manifest = {
+        "value": None if value is None else canonical(value),
+        "parents": list(parents),
+        "code": code_version(),
+        "files": files,
+        **extra,
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder that was written whole. UserError if there is none."""
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder}: has no {MANIFEST}, so it was not written whole; delete it and run again")
+    return read_json(folder / MANIFEST)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Checks every file of a folder against its manifest and returns the manifest. UserError names what is wrong."""
+    manifest = read_manifest(folder)
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{path}: missing though the manifest lists it; delete {folder} and run again")
+        if path.stat().st_size != entry["bytes"]:
+            raise UserError(
+                f"{path}: found {path.stat().st_size} bytes, the manifest says {entry['bytes']}; "
+                f"delete {folder} and run again"
+            )
+        if digest_file(path) != entry["xxh3"]:
+            raise UserError(f"{path}: its digest differs from the manifest; delete {folder} and run again")
+    return manifest
+
+
+# --- the store --------------------------------------------------------------------------------------------------
+
+
+class Store:
+    """Folders by the fingerprint of the value that made them. Safe for several processes at once."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+
+    def path(self, kind: str, value: Any) -> Path:
+        """Where the stage lies, or would lie."""
+        return self.root / kind / fingerprint(value)
+
+    def partial(self, kind: str, value: Any) -> Path:
+        """Where the stage is built: to look at its journal while it runs."""
+        return self.root / ".partial" / f"{kind}-{fingerprint(value)}"
+
+    def has(self, kind: str, value: Any) -> bool:
+        """Whether the stage is there, whole."""
+        return (self.path(kind, value) / MANIFEST).is_file()
+
+    def make(self, kind: str, value: Any, build: Callable[[Path], None], parents: Sequence[str] = ()) -> Path:
+        """Returns the stage's folder, building it first if it is not there.
+
+        `build(work)` fills the folder `work`. It survives a kill: a resumable build goes on from what it finds,
+        any other overwrites. If another process is building the same stage, waits for it.
+        """
+        path = self.path(kind, value)
+        if self.has(kind, value):
+            return path
+        with self._lock(kind, value):
+            if self.has(kind, value):
+                return path
+            if path.exists():
+                # A folder under its final name without a manifest was not put there by publish(): never trust it.
+                shutil.rmtree(path)
+            work = self.partial(kind, value)
+            work.mkdir(parents=True, exist_ok=True)
+            build(work)
+            write_manifest(work, value, parents)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            publish(work, path)
+        return path
+
+    @contextmanager
+    def _lock(self, kind: str, value: Any) -> Iterator[None]:
+        locks = self.root / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with open(locks / f"{kind}-{fingerprint(value)}", "w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
