@@ -164,20 +164,20 @@ def _matthews(totals_K: np.ndarray, labels: Sequence[str]) -> tuple[float, ...]:
 
 # --- numbers ----------------------------------------------------------------------------------------------------
 
-UNREADABLE_NUMBER = -1.0
+UNREADABLE_NUMBER = -1.0  # what T5 gives an STS-B answer that is no number: its scores run from 0 to 5
 
 
-def as_number(text: str | None) -> float:
-    """A finite number, else -1: what T5 gives an STS-B answer that is no number (its scores run from 0 to 5).
+def as_number(text: str | None) -> float | None:
+    """A finite number, or None.
 
     >>> as_number("3.2"), as_number("abc"), as_number("nan"), as_number(None)
-    (3.2, -1.0, -1.0, -1.0)
+    (3.2, None, None, None)
     """
     try:
-        value = float(text) if text is not None else UNREADABLE_NUMBER
+        value = float(text) if text is not None else math.nan
     except ValueError:
-        return UNREADABLE_NUMBER
-    return value if math.isfinite(value) else UNREADABLE_NUMBER
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _moments(targets: Sequence[Target], predictions: Sequence[str | None], labels: Sequence[str]) -> np.ndarray:
@@ -185,7 +185,11 @@ def _moments(targets: Sequence[Target], predictions: Sequence[str | None], label
     digits."""
     from scipy.stats import rankdata
 
-    values = [np.array([float(_several(t)[0]) for t in targets]), np.array([as_number(p) for p in predictions])]
+    answers = [as_number(prediction) for prediction in predictions]
+    values = [
+        np.array([float(_several(target)[0]) for target in targets]),
+        np.array([UNREADABLE_NUMBER if answer is None else answer for answer in answers]),
+    ]
     columns = [np.ones(len(targets))]
     for x, y in (values, [rankdata(value) for value in values]):
         x, y = x - x.mean(), y - y.mean()

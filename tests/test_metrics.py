@@ -219,8 +219,10 @@ def test_a_new_sentence_starts_after_a_spaced_stop() -> None:
 
 def test_numbers_that_are_no_numbers() -> None:
     assert [metrics.as_number(text) for text in ("7.3", "abc", "nan", "inf", "", None, " 2 ")] == [
-        7.3, -1, -1, -1, -1, -1, 2,
+        7.3, None, None, None, None, None, 2,
     ]  # fmt: skip
+    unreadable = metrics.score("correlation", ["0.0", "2.0", "4.0"], ["0.0", None, "4.0"])
+    assert unreadable == metrics.score("correlation", ["0.0", "2.0", "4.0"], ["0.0", "-1", "4.0"])
 
 
 def test_huge_and_odd_predictions() -> None:

@@ -1,0 +1,218 @@
+"""Task: rows -> (input text, target text) -> prediction -> metrics, as one value; and how a name finds one.
+
+Everything in T5 is text in, text out. A task therefore is: texts to give, texts to expect, how an answer is read,
+and what it is scored by. A classification task has labels, and an answer that is none of them is unreadable; it
+counts as wrong and is counted (paper, section 2.4: "we count the model's output as wrong").
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from t5study import metrics
+from t5study.ground.errors import UserError
+from t5study.ground.store import read_json, write_json
+
+SPLITS = ("train", "validation")
+_SENTINEL = re.compile(r"<extra_id_\d+>")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example as the model meets it. references: all acceptable answers, where there are several; the first of
+    them is what training aims at, and stands in `target`."""
+
+    id: str
+    input: str
+    target: str
+    references: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> str | tuple[str, ...]:
+        """What a prediction is compared with."""
+        return self.references or self.target
+
+
+@dataclass(frozen=True)
+class TaskValue:
+    """What of a task enters a fingerprint: not where its file lies, but what is in it and how it is scored."""
+
+    name: str
+    digest: str
+    metric: str
+    labels: tuple[str, ...]
+    max_eval: int | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """name: its address ("pydocs/package", or a file's name). column: its heading in tables. metric: the number that
+    its column shows; `metrics` has the others that come with it. rows: "train" or "validation" -> its rows, in a fixed
+    order. digest: of the rendered rows. labels: the answers there are ((): any text). input_length, target_length:
+    tokens, EOS counted, that rows are trimmed to unless a run says otherwise. max_eval: score only so many rows.
+
+    >>> rows = Rows({"train": (Row("0", "is it? yes", "yes"),), "validation": (Row("1", "is it? no", "no"),)})
+    >>> task = make_task("toy", rows, metric="accuracy", labels=("no", "yes"))
+    >>> task.parse(" yes "), task.parse("yess")
+    ('yes', None)
+    >>> task.score(task.rows("validation"), ["no"])
+    {'accuracy': 100.0}
+    """
+
+    name: str
+    column: str
+    metric: str
+    rows: Callable[[str], Sequence[Row]] = field(repr=False)
+    digest: str
+    labels: tuple[str, ...] = ()
+    input_length: int = 128
+    target_length: int = 32
+    max_eval: int | None = None
+
+    def __post_init__(self) -> None:
+        metric, _ = metrics.find(self.metric)
+        if (metric.labels > 0 and len(self.labels) != metric.labels) or (metric.labels < 0 and len(self.labels) < 2):
+            raise ValueError(f"task {self.name}: {self.metric} cannot be had from the labels {self.labels}")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All numbers that come with the task's metric."""
+        return metrics.find(self.metric)[0].names
+
+    @property
+    def value(self) -> TaskValue:
+        """What enters fingerprints."""
+        return TaskValue(self.name, self.digest, self.metric, self.labels, self.max_eval)
+
+    @property
+    def evaluation_rows(self) -> Sequence[Row]:
+        """The validation rows that are scored."""
+        return self.rows("validation")[: self.max_eval]
+
+    def parse(self, text: str) -> str | None:
+        """The answer in a decoded text; None if there is none: empty, sentinels only, no label, no number."""
+        answer = text.strip()
+        if self.labels:
+            return answer if answer in self.labels else None
+        if metrics.find(self.metric)[0] is metrics.METRICS["correlation"]:
+            return answer if metrics.as_number(answer) is not None else None
+        return answer if _SENTINEL.sub("", answer).strip() else None
+
+    def score(self, rows: Sequence[Row], predictions: Sequence[str | None]) -> dict[str, float]:
+        """Predictions as `parse` gave them -> all numbers of the metric, in per cent."""
+        return metrics.score(self.metric, [row.answers for row in rows], predictions, self.labels)
+
+    def intervals(self, rows: Sequence[Row], predictions: Sequence[str | None]) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals over examples for the same numbers."""
+        metric, _ = metrics.find(self.metric)
+        return metrics.intervals(metric, [row.answers for row in rows], predictions, self.labels)
+
+
+# --- making one -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows held in memory: a callable that can be sent to another process."""
+
+    splits: Mapping[str, tuple[Row, ...]]
+
+    def __call__(self, split: str) -> Sequence[Row]:
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} is none of {SPLITS}")
+        return self.splits[split]
+
+
+def digest_rows(splits: Mapping[str, Iterable[Row]]) -> str:
+    """xxh3-128 over every rendered row of both splits, in order."""
+    digest = xxhash.xxh3_128()
+    for split in SPLITS:
+        for row in splits[split]:
+            line = json.dumps([split, row.id, row.input, row.target, *row.references], ensure_ascii=True)
+            digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def make_task(name: str, rows: Rows, *, metric: str, column: str = "", **settings: Any) -> Task:
+    """A Task whose digest is that of its rows; its column is the last part of its name unless given. UserError for an
+    unknown metric."""
+    metrics.find(metric)
+    return Task(name, column or name.rpartition("/")[2], metric, rows, digest_rows(rows.splits), **settings)
+
+
+# --- keeping rows: rendering a benchmark can take half a minute, reading it back takes a moment ---------------------
+
+
+def keep(task: Task, folder: Path) -> None:
+    """Writes a task's settings and rendered rows into a folder (task.json, train.jsonl, validation.jsonl)."""
+    for split in SPLITS:
+        with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as file:
+            for row in task.rows(split):
+                fields = {"id": row.id, "input": row.input, "target": row.target, "references": row.references}
+                file.write(json.dumps(fields, ensure_ascii=True) + "\n")
+    settings = {
+        "name": task.name,
+        "column": task.column,
+        "metric": task.metric,
+        "digest": task.digest,
+        "labels": task.labels,
+        "input_length": task.input_length,
+        "target_length": task.target_length,
+        "max_eval": task.max_eval,
+    }
+    write_json(folder / "task.json", settings)
+
+
+def kept(folder: Path) -> Task:
+    """The task that `keep` wrote. UserError if its rows are not those it wrote."""
+    settings = read_json(folder / "task.json")
+    splits = {}
+    for split in SPLITS:
+        with open(folder / f"{split}.jsonl", encoding="utf-8") as file:
+            fields = [json.loads(line) for line in file]
+        splits[split] = tuple(Row(**{**one, "references": tuple(one["references"])}) for one in fields)
+    if (found := digest_rows(splits)) != settings["digest"]:
+        raise UserError(f"{folder}: found rows of digest {found}, not {settings['digest']}; delete it and run again")
+    return Task(rows=Rows(splits), **{**settings, "labels": tuple(settings["labels"])})
+
+
+# --- finding one ------------------------------------------------------------------------------------------------
+
+
+def find(address: str, metric: str | None = None) -> Task:
+    """The task at an address. "pydocs/package" is tasks/pydocs.py, TASKS["package"]; anything else is a file's path
+    (see tasks/files.py), and `metric` is for a file that names none. UserError if there is no such task."""
+    from t5study.tasks import files
+
+    module, _, name = address.partition("/")
+    if module in _modules():
+        tasks = importlib.import_module(f"t5study.tasks.{module}").TASKS
+        if name in tasks:
+            return tasks[name]()
+    if files.is_task_file(address):
+        return files.task_from_file(Path(address), metric)
+    raise UserError(
+        f"task {address!r}: found neither a file nor a task of that name; "
+        f"give a .jsonl or .tsv file, or one of {', '.join(names())}"
+    )
+
+
+def names() -> tuple[str, ...]:
+    """Addresses of all built-in tasks."""
+    tasks = {module: importlib.import_module(f"t5study.tasks.{module}").TASKS for module in _modules()}
+    return tuple(f"{module}/{name}" for module, found in tasks.items() for name in found)
+
+
+def _modules() -> tuple[str, ...]:
+    """The files beside this one that hold tasks: all but the machinery."""
+    here = [str(Path(__file__).parent)]
+    return tuple(module.name for module in pkgutil.iter_modules(here) if module.name not in ("task", "files"))
