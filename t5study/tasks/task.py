@@ -89,6 +89,11 @@ class Task:
         return metrics.find(self.metric)[0].names
 
     @property
+    def primary(self) -> str:
+        """The number that counts: what `metric` means, by its own name ("squad" means exact_match)."""
+        return metrics.find(self.metric)[1]
+
+    @property
     def value(self) -> TaskValue:
         """What enters fingerprints."""
         return TaskValue(self.name, self.digest, self.metric, self.labels, self.max_eval)
