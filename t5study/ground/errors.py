@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class UserError(ValueError):
     """A mistake in what the user gave us, told in one line.
@@ -9,3 +11,15 @@ class UserError(ValueError):
     The message names the file (and line or field), what was found, and what to do.
     `t5study` prints it after `t5study: error:` and exits with code 2; it never shows a traceback for it.
     """
+
+
+class Stopped(Exception):
+    """A run was asked to stop (Ctrl-C, or SIGTERM from a scheduler) and has saved what it had.
+
+    `code` is what the process should exit with: 130 after Ctrl-C, 75 (EX_TEMPFAIL, "run me again") after SIGTERM.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by signal {signum}; run the same command again to go on")
+        self.signum = signum
+        self.code = 130 if signum == signal.SIGINT else 75
