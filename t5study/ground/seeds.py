@@ -58,11 +58,12 @@ def keys(seed: int, name: str, index_N: np.ndarray) -> np.ndarray:
         return splitmix(splitmix(np.asarray(index_N).astype(np.uint64)) ^ np.uint64(key(seed, name)))
 
 
-def shuffled(index_N: np.ndarray, n: int, stream_key: int) -> np.ndarray:
+def shuffled(index_N: np.ndarray, n: int, stream_key: int | np.ndarray) -> np.ndarray:
     """Where a shuffle of range(n) puts each index: a permutation by arithmetic, without holding it.
 
     A four-round Feistel network on the smallest even-bit domain that holds n, cycle-walked back into range
     (Black and Rogaway 2002), so that epoch order needs no memory and any position can be asked for alone.
+    stream_key: one for all indices, or one (uint64) an index: each is then looked up in its own shuffle.
 
     >>> sorted(shuffled(np.arange(10), 10, stream_key=7).tolist()) == list(range(10))
     True
@@ -72,15 +73,16 @@ def shuffled(index_N: np.ndarray, n: int, stream_key: int) -> np.ndarray:
         raise ValueError(f"indices up to {index_N.max(initial=0)} of a shuffle of {n}")
     half = np.uint64(max(1, (int(n - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
-    round_keys = splitmix(np.uint64(stream_key) + np.arange(4, dtype=np.uint64))
+    first_key = np.broadcast_to(np.asarray(stream_key, dtype=np.uint64), index_N.shape)
+    round_keys = splitmix(first_key + np.arange(4, dtype=np.uint64)[:, None])
 
-    def permute(x: np.ndarray) -> np.ndarray:
+    def permute(x: np.ndarray, round_keys: np.ndarray) -> np.ndarray:
         left, right = x >> half, x & mask
         for round_key in round_keys:
             left, right = right, left ^ (splitmix(right ^ round_key) & mask)
         return (left << half) | right
 
-    out = permute(index_N)
+    out = permute(index_N, round_keys)
     while (outside := out >= np.uint64(n)).any():
-        out[outside] = permute(out[outside])
+        out[outside] = permute(out[outside], round_keys[:, outside])
     return out.astype(np.int64)
