@@ -1,0 +1,204 @@
+"""Documents -> tokens.npy + offsets.npy: what training reads, mapped into memory.
+
+    tokens.npy     ids of all documents in a row, without EOS: uint16 where the vocabulary fits, else uint32
+    offsets.npy    int64, documents + 1: document i is tokens[offsets[i] : offsets[i + 1]], never empty
+    tokens.json    counts, and the digest and size of the vocabulary
+    manifest.json  size and digest of the three (ground/store.py)
+
+Both arrays are little-endian `.npy` files, so anything can read them; they are written as a stream and never held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from t5study.ground.errors import UserError
+from t5study.ground.store import read_json, read_manifest, verify, whole_folder, write_json, write_manifest
+from t5study.vocab import Vocab
+
+FORMAT = 1
+_BATCH_CHARACTERS = 1 << 20
+_BATCH_DOCUMENTS = 2048
+_FILES = ("tokens.npy", "offsets.npy", "tokens.json")
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def write_tokens(
+    documents: Iterable[str], vocab: Vocab, out: Path, max_tokens: int | None = None, threads: int = 1
+) -> dict[str, Any]:
+    """Writes a token folder, whole or not at all; returns its counts. See `write_tokens_into`."""
+    with whole_folder(Path(out)) as work:
+        counts = write_tokens_into(documents, vocab, work, max_tokens, threads)
+        write_manifest(work, parents=[vocab.digest])
+    return counts
+
+
+def write_tokens_into(
+    documents: Iterable[str], vocab: Vocab, work: Path, max_tokens: int | None = None, threads: int = 1
+) -> dict[str, Any]:
+    """Fills a folder with tokens.npy, offsets.npy and tokens.json, for a builder that writes the manifest itself.
+
+    Documents stay in their order. One that gives no token is left out and counted. `max_tokens` is kept to the
+    token: the document that crosses it is cut, and no further one is asked for. UserError if nothing remains.
+    """
+    if max_tokens is not None and max_tokens < 1:
+        raise UserError(f"max_tokens: found {max_tokens}; give 1 or more")
+    dtype = np.dtype("<u2" if vocab.ids.size <= 1 << 16 else "<u4")
+    empty = cut = total = 0
+    with _Column(work / "tokens.npy", dtype) as tokens, _Column(work / "offsets.npy", np.dtype("<i8")) as offsets:
+        offsets.append(np.zeros(1, np.int64))
+        for ids_N in _encoded(documents, vocab, threads):
+            if max_tokens is not None and total + len(ids_N) > max_tokens:
+                ids_N, cut = ids_N[: max_tokens - total], 1
+            if len(ids_N):
+                total += len(ids_N)
+                tokens.append(ids_N)
+                offsets.append(np.array([total], np.int64))
+            else:
+                empty += 1
+            if total == max_tokens:
+                break
+    if not total:
+        raise UserError(f"tokens: found none in {empty} documents; give a corpus with text that this vocabulary knows")
+    counts = {"documents": offsets.rows - 1, "tokens": total, "empty": empty, "cut": cut}
+    known = {"vocab": vocab.digest, "size": vocab.ids.size, "sentinels": vocab.ids.sentinels}
+    write_json(work / "tokens.json", {"format": FORMAT, **counts, **known})
+    return counts
+
+
+def _encoded(documents: Iterable[str], vocab: Vocab, threads: int) -> Iterator[np.ndarray]:
+    """Ids of each document, int32. Encoded about a megabyte at a time, so that threads have something to share."""
+    batch: list[str] = []
+    characters = 0
+    for text in documents:
+        batch.append(text)
+        characters += len(text)
+        if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
+            yield from vocab.encode_batch(batch, threads)
+            batch, characters = [], 0
+    if batch:
+        yield from vocab.encode_batch(batch, threads)
+
+
+class _Column:
+    """A one-dimensional `.npy` file written piece by piece. numpy pads the header so that the shape can grow in it."""
+
+    def __init__(self, path: Path, dtype: np.dtype):
+        self.dtype, self.rows = dtype, 0
+        self._file = open(path, "wb")
+        self._header()
+
+    def _header(self) -> None:
+        described = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.rows,)}
+        np.lib.format.write_array_header_1_0(self._file, described)
+
+    def append(self, values_N: np.ndarray) -> None:
+        self._file.write(values_N.astype(self.dtype).tobytes())
+        self.rows += len(values_N)
+
+    def __enter__(self) -> _Column:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        start = self._file.tell() - self.rows * self.dtype.itemsize
+        self._file.seek(0)
+        self._header()
+        assert self._file.tell() == start, "a grown header has the size of an empty one"
+        self._file.close()
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStore:
+    """tokens: memory-mapped ids of all documents. offsets: where each begins, and the end. len: documents."""
+
+    folder: Path
+    tokens: np.ndarray
+    offsets: np.ndarray
+    vocab_digest: str
+    vocab_size: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Ids of document i, a view (N,)."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"document {i} of {len(self)}")
+        return self.tokens[self.offsets[i] : self.offsets[i + 1]]
+
+    @staticmethod
+    def open(folder: Path | str, verify: bool = True) -> TokenStore:
+        """Opens a token folder. Digests and every id are checked unless `verify` is False (a folder that was checked
+        a moment ago); shapes, types and lengths always. UserError names the file and what is wrong with it."""
+        folder = Path(folder)
+        listed = (_verified if verify else read_manifest)(folder)["files"]
+        for name in _FILES:
+            if name not in listed:
+                raise UserError(f"{folder / 'manifest.json'}: field files: {name} is missing; {_again(folder)}")
+        facts = read_json(folder / "tokens.json")
+        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+            found = facts.get("format") if isinstance(facts, dict) else facts
+            raise UserError(f"{folder / 'tokens.json'}: found format {found!r}, known is {FORMAT}; {_again(folder)}")
+        size = facts["size"]
+        tokens = _mapped(folder, "tokens.npy", np.dtype("<u2" if size <= 1 << 16 else "<u4"))
+        offsets = np.asarray(_mapped(folder, "offsets.npy", np.dtype("<i8")))
+        _check(folder, tokens, offsets, facts, every_id=verify)
+        return TokenStore(folder, tokens, offsets, facts["vocab"], size)
+
+
+_verified = verify  # the name is also that of open's argument
+
+
+def _again(folder: Path) -> str:
+    return f"delete {folder} and run again"
+
+
+def _mapped(folder: Path, name: str, dtype: np.dtype) -> np.ndarray:
+    try:
+        array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        told = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise UserError(f"{folder / name}: found no readable array ({told}); {_again(folder)}") from None
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
+        found = f"{array.dtype.str} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+        raise UserError(f"{folder / name}: found {found}, not one row of {dtype.str}; {_again(folder)}")
+    return array
+
+
+def _check(folder: Path, tokens: np.ndarray, offsets: np.ndarray, facts: dict[str, Any], every_id: bool) -> None:
+    path = folder / "offsets.npy"
+    if len(offsets) != facts["documents"] + 1:
+        raise UserError(
+            f"{path}: found {len(offsets)} entries for {facts['documents']} documents, not one more; {_again(folder)}"
+        )
+    if len(tokens) != facts["tokens"]:
+        raise UserError(
+            f"{folder / 'tokens.npy'}: found {len(tokens)} tokens where tokens.json says {facts['tokens']}; "
+            f"{_again(folder)}"
+        )
+    if offsets[0] != 0 or offsets[-1] != len(tokens):
+        raise UserError(
+            f"{path}: found {offsets[0]} to {offsets[-1]} over {len(tokens)} tokens, not 0 to the end; {_again(folder)}"
+        )
+    if (wrong := np.flatnonzero(np.diff(offsets) <= 0)).size:
+        raise UserError(f"{path}: document {wrong[0]}: ends at or before its beginning; {_again(folder)}")
+    if every_id:
+        for at in range(0, len(tokens), 1 << 24):
+            if (most := int(tokens[at : at + (1 << 24)].max())) >= facts["size"]:
+                raise UserError(
+                    f"{folder / 'tokens.npy'}: found the id {most} in a vocabulary of {facts['size']}; {_again(folder)}"
+                )
