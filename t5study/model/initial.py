@@ -1,91 +1,65 @@
-"""Weights by name: how a model's parameters are cut into the matrices that T5 knows, and what each starts from.
+"""What a fresh model's weights are: mesh's initialisation, as a function of (seed, name of the weight) only.
 
-q, k and v of one attention are stored as one parameter, because one wide matrix product is faster than three narrow
-ones. To mesh (and so to its initialiser, to Adafactor, and to the published checkpoints) they are three variables.
-`Weight` is such a variable: some rows of a parameter.
-
-A weight's first value is a function of (seed, its name) only: not of the order in which a model is built, of the
-device, or of what else it holds.
+Not of the order in which a model is built, of the device, or of what else it holds.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from t5study.ground import seeds
+from t5study.model.shapes import BUCKETS, Shape
 
 
-@dataclass(frozen=True)
-class Initial:
-    """kind: "normal", "truncated" (at two standard deviations, and not rescaled for what that takes away, as in
-    TensorFlow), "uniform" or "ones". scale: the standard deviation; the limit of the uniform.
-    """
-
-    kind: str
-    scale: float = 1.0
-
-    def draw(self, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-        """A float32 array of this shape."""
-        if self.kind == "ones":
-            return np.ones(shape, np.float32)
-        if self.kind == "uniform":
-            return ((random.random(shape, np.float32) * 2 - 1) * np.float32(self.scale)).astype(np.float32)
-        values = random.standard_normal(shape, np.float32)
-        if self.kind == "truncated":
-            while (outside := np.abs(values) > 2).any():
-                values[outside] = random.standard_normal(int(outside.sum()), np.float32)
-        values *= np.float32(self.scale)
-        return values
-
-
-ONES = Initial("ones")
-
-
-def normal(fan: int) -> Initial:
-    """Normal with standard deviation fan^-0.5."""
-    return Initial("normal", fan**-0.5)
-
-
-def truncated(fan: int) -> Initial:
-    """Truncated normal; fan^-0.5 is its standard deviation before the truncation."""
-    return Initial("truncated", fan**-0.5)
-
-
-def glorot(rows: int, columns: int) -> Initial:
-    """Glorot uniform: TensorFlow's default, which mesh leaves the relative bias to."""
-    return Initial("uniform", math.sqrt(6 / (rows + columns)))
-
-
-@dataclass(frozen=True)
-class Weight:
-    """Rows `first` to `stop` of a parameter, under the name of the matrix they are."""
-
-    name: str
-    parameter: nn.Parameter
-    first: int
-    stop: int
-    initial: Initial
-
-    @property
-    def value(self) -> Tensor:
-        """A view of the rows, outside autograd: what is written to it is written to the parameter."""
-        return self.parameter.detach()[self.first : self.stop]
-
-    @property
-    def grad(self) -> Tensor | None:
-        """The same rows of the parameter's gradient, a view; None before a backward pass."""
-        return None if self.parameter.grad is None else self.parameter.grad[self.first : self.stop]
-
-
-def start(weights: list[Weight], seed: int) -> None:
+def start(model: nn.Module, shape: Shape, seed: int) -> None:
     """Gives every weight its first value. On the meta device there is nothing to give."""
-    for weight in weights:
-        value = weight.value
-        if not value.is_meta:
-            drawn = weight.initial.draw(tuple(value.shape), seeds.stream(seed, "initial", weight.name))
-            value.copy_(torch.from_numpy(drawn))
+    for name, weight in model.named_parameters():
+        if not weight.is_meta:
+            values = first_value(name, tuple(weight.shape), shape, seed)
+            weight.detach().copy_(torch.from_numpy(values))
+
+
+def first_value(name: str, size: tuple[int, ...], shape: Shape, seed: int) -> np.ndarray:
+    """A float32 array: the first value of the weight of this name.
+
+    The deviation of q takes the place of the 1 / sqrt(d_kv) that T5's attention does without.
+    """
+    random = seeds.stream(seed, "initial", name)
+    match name.rsplit(".", 1)[-1]:
+        case "norm":
+            return np.ones(size, np.float32)
+        case "embedding":
+            return _normal(random, size, 1.0)
+        case "head":
+            return _truncated(random, size, shape.d_model**-0.5)
+        case "bias":  # Glorot's uniform, TensorFlow's default, which mesh leaves it to
+            limit = (6 / (BUCKETS + shape.heads)) ** 0.5
+            return ((random.random(size, np.float32) * 2 - 1) * np.float32(limit)).astype(np.float32)
+        case "q":
+            return _normal(random, size, (shape.d_model * shape.d_kv) ** -0.5)
+        case "k" | "v":
+            return _normal(random, size, shape.d_model**-0.5)
+        case "out":
+            return _normal(random, size, shape.inner**-0.5)
+        case "wi" | "wi_0" | "wi_1":
+            return _truncated(random, size, shape.d_model**-0.5)
+        case "wo":
+            return _truncated(random, size, shape.d_ff**-0.5)
+    raise ValueError(f"no first value is known for a weight named {name}")
+
+
+def _normal(random: np.random.Generator, size: tuple[int, ...], deviation: float) -> np.ndarray:
+    values = random.standard_normal(size, np.float32)
+    values *= np.float32(deviation)
+    return values
+
+
+def _truncated(random: np.random.Generator, size: tuple[int, ...], deviation: float) -> np.ndarray:
+    """A normal without what lies beyond two deviations, and not widened for what that takes away, as TensorFlow's."""
+    values = random.standard_normal(size, np.float32)
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = random.standard_normal(int(outside.sum()), np.float32)
+    values *= np.float32(deviation)
+    return values
