@@ -26,14 +26,13 @@ import xxhash
 
 from t5study import pydocs
 from t5study.ground.seeds import stream
-from t5study.pydocs import Documented, Parameter
+from t5study.pydocs import Documented, Parameter, plain, prose_of, sentences
 from t5study.tasks.task import SPLITS, Row, Rows, Task, make_task
 
 PACKAGES = ("matplotlib", "numpy", "python", "scipy", "sklearn", "torch")
 MOST = {"train": 4000, "validation": 300}
 RENDERING = 1  # raise it when rows are rendered otherwise, so that kept rows are made again
 _CHARACTERS = 240
-_LONG = 40  # a sentence of so many characters that occurs twice was copied
 
 
 @dataclass(frozen=True)
@@ -51,39 +50,6 @@ class Item:
 
 
 # --- records -> items -------------------------------------------------------------------------------------------
-
-_HEADING = re.compile(r"^\s*(?:[-=~^]{3,}|(?:Args|Arguments|Returns|Raises|Examples?|Note|Yields|Shape)::?)\s*$", re.M)
-_ROLE = re.compile(r":[\w:+-]+:`~?([^`]*)`")
-_SPACE = re.compile(r"\s+")
-_SENTENCE_END = re.compile(r"(?<=[.!?:])\s+")
-
-
-def plain(text: str) -> str:
-    """reStructuredText's marks off, white space single.
-
-    >>> plain("Return the :class:`~io.BytesIO` of ``data``\\n  as *bytes*.")
-    'Return the io.BytesIO of data as bytes.'
-    """
-    text = _ROLE.sub(r"\1", text)
-    text = re.sub(r"``?~?([^`]*)``?", r"\1", text)
-    text = re.sub(r"(?<!\w)\*{1,2}([\w.]+)\*{1,2}(?!\w)", r"\1", text)
-    return _SPACE.sub(" ", text).strip()
-
-
-def prose_of(body: str) -> str:
-    """The description in a docstring's body: what stands before the first section, without examples and directives."""
-    heading = _HEADING.search(body)
-    if heading:
-        # A numpydoc heading is the line above its underline; Google's "Args:" is the line itself.
-        until = heading.start() if ":" in heading[0] else body.rfind("\n", 0, max(heading.start() - 1, 0)) + 1
-        body = body[:until]
-    lines = [line for line in body.split("\n") if not line.lstrip().startswith((">>>", "...", ".. "))]
-    return plain("\n".join(lines))
-
-
-def sentences(text: str) -> set[str]:
-    """Its long sentences, in lower case: what tells a copy."""
-    return {one.lower() for one in _SENTENCE_END.split(text) if len(one) >= _LONG}
 
 
 def items(records: Sequence[Documented]) -> dict[str, list[Item]]:
