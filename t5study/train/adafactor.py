@@ -1,0 +1,269 @@
+"""Adafactor as T5 has it (Shazeer and Stern 2018; mesh_tensorflow/optimize.py, t5/models/gin/defaults.gin).
+
+For the t-th update (t = 1, 2, ...) of a weight p with gradient g:
+
+    b2 = 1 - t^-0.8
+    v  = b2 v + (1 - b2) (g^2 + 1e-30)           a running mean of the squared gradient
+    u  = g / sqrt(v)
+    u  = u / max(1, RMS(u))                      its size is clipped at 1
+    p  = p - rate * max(RMS(p), 1e-3) * u        the step is relative to the weight's own size
+
+No momentum, no weight decay. A weight whose two largest sides are both at least 128 keeps of v only the means over
+each of the two (`rows` and `columns`; v is then rows x columns / mean(rows)), so the state of a large matrix is two
+vectors. The others, the relative-bias table and every matrix of a very small model among them, keep all of v.
+
+Two ways to the same numbers. On a CPU, loops compiled by numba read a gradient twice or three times and write
+nothing in between: in torch's own operators every line above is a pass over memory. Elsewhere (a GPU, a weight of
+three sides) torch's _foreach operators, one launch for many weights, without waiting for the device.
+
+    R  rows of a matrix    C  columns
+"""
+
+# pyright: reportPrivateImportUsage=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor, nn
+
+# Sums may be taken in any order (that is what lets them run eight lanes wide), and division by zero is IEEE's, not an
+# exception; NaN and infinity keep their meaning.
+_loop = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+
+_BLOCK = 4096  # numbers summed in float32 before they join a float64 sum
+
+
+@dataclass(frozen=True)
+class Rule:
+    """decay: b2 = 1 - t^-decay. epsilon: added to squared gradients. clip: the largest RMS of an update. smallest:
+    the least RMS a weight is given when its step is measured. min_dim_to_factor: see above."""
+
+    decay: float = 0.8
+    epsilon: float = 1e-30
+    clip: float = 1.0
+    smallest: float = 1e-3
+    min_dim_to_factor: int = 128
+
+    def sides(self, shape: Iterable[int]) -> tuple[int, int] | None:
+        """The two dimensions whose means are kept, in ascending order, or None if all of v is."""
+        shape = list(shape)
+        if len(shape) < 2:
+            return None
+        smaller, larger = sorted(range(len(shape)), key=lambda i: shape[i])[-2:]
+        if shape[smaller] < self.min_dim_to_factor:
+            return None
+        return min(smaller, larger), max(smaller, larger)
+
+
+class _Looped(NamedTuple):
+    """A weight that a loop updates: the address it had, and arrays on its own and its state's memory."""
+
+    parameter: nn.Parameter
+    address: int
+    value: np.ndarray
+    state: list[np.ndarray]
+
+
+class AdafactorOptimizer:
+    """The state of Adafactor for some named weights, and the update."""
+
+    def __init__(self, rule: Rule, weights: Mapping[str, nn.Parameter], native: bool | None = None):
+        """native: False for torch operators throughout, to compare; by default loops where they can be used."""
+        self.rule, self.weights, self.count = rule, dict(weights), 0
+        self.state: dict[str, dict[str, Tensor]] = {}
+        self._looped: list[_Looped] = []
+        self._others: list[str] = []
+        for name, p in self.weights.items():
+            sides = rule.sides(p.shape)
+            if sides is None:
+                state = {"square": torch.zeros(p.shape, device=p.device)}
+            else:
+                state = {
+                    "rows": torch.zeros(_without(p.shape, sides[1]), device=p.device),
+                    "columns": torch.zeros(_without(p.shape, sides[0]), device=p.device),
+                }
+            self.state[name] = state
+            fits = p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous()
+            if native is not False and fits and (sides is None or p.ndim == 2):
+                value = p.detach() if sides else p.detach().view(-1)
+                self._looped.append(
+                    _Looped(p, p.data_ptr(), value.numpy(), [s.view(-1).numpy() for s in state.values()])
+                )
+            else:
+                self._others.append(name)
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One update from the gradients that are there; a weight without one stays as it is, its state too."""
+        self.count += 1
+        new = self.count**-self.rule.decay
+        settings = (new, self.rule.epsilon, rate, self.rule.clip, self.rule.smallest)
+        for parameter, address, value, state in self._looped:
+            if parameter.grad is None:
+                continue
+            if parameter.data_ptr() != address:
+                raise RuntimeError("a weight was given other memory after its optimiser was built")
+            grad = parameter.grad.contiguous().numpy()
+            if len(state) == 1:
+                _whole(value, grad.reshape(-1), state[0], *settings)
+            else:
+                _factored(value, grad, state[0], state[1], *settings)
+        self._step_by_torch(rate, new)
+
+    def _step_by_torch(self, rate: float, new: float) -> None:
+        """The same for the weights that no loop takes."""
+        names = [name for name in self._others if self.weights[name].grad is not None]
+        if not names:
+            return
+        values = [self.weights[name].detach() for name in names]
+        grads = [grad.float() for name in names if (grad := self.weights[name].grad) is not None]
+        updates = list(torch._foreach_mul(grads, grads))
+        torch._foreach_add_(updates, self.rule.epsilon)
+        whole = [i for i, name in enumerate(names) if "square" in self.state[name]]
+        if whole:
+            means = [self.state[names[i]]["square"] for i in whole]
+            torch._foreach_lerp_(means, [updates[i] for i in whole], new)
+            scaled = torch._foreach_rsqrt(means)
+            torch._foreach_mul_(scaled, [grads[i] for i in whole])
+            for i, update in zip(whole, scaled, strict=True):
+                updates[i] = update
+        for i, name in enumerate(names):
+            if "rows" in self.state[name]:
+                updates[i] = self._factored_update(name, grads[i], updates[i], new)
+        root = torch.tensor([value.numel() ** 0.5 for value in values], device=grads[0].device)
+        update_rms = torch.stack(torch._foreach_norm(updates)) / root
+        weight_rms = torch.stack(torch._foreach_norm(values)) / root
+        scale = -rate * weight_rms.clamp(min=self.rule.smallest) / (update_rms / self.rule.clip).clamp(min=1.0)
+        torch._foreach_mul_(updates, list(scale.unbind()))
+        torch._foreach_add_(values, updates)
+
+    def _factored_update(self, name: str, grad: Tensor, square: Tensor, new: float) -> Tensor:
+        sides = self.rule.sides(grad.shape)
+        assert sides is not None
+        first, second = sides
+        rows, columns = self.state[name]["rows"], self.state[name]["columns"]
+        rows.lerp_(square.mean(second), new)
+        columns.lerp_(square.mean(first), new)
+        by_row = (rows / rows.mean(first, keepdim=True)).rsqrt().unsqueeze(second)
+        return grad * by_row * columns.rsqrt().unsqueeze(first)
+
+    # --- to and from a checkpoint ---------------------------------------------------------------------------------
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """All that the next update depends on beside weights and gradients: "step" and, by weight, the means."""
+        tensors = {f"{name}/{part}": t for name, parts in self.state.items() for part, t in parts.items()}
+        return {"step": torch.tensor(self.count), **tensors}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes over what `state_tensors` gave, whose names and shapes the caller has checked."""
+        self.count = int(tensors["step"])
+        for name, parts in self.state.items():
+            for part, tensor in parts.items():
+                tensor.copy_(tensors[f"{name}/{part}"])
+
+
+def _without(shape: torch.Size, dim: int) -> list[int]:
+    return [size for i, size in enumerate(shape) if i != dim]
+
+
+# --- the loops ----------------------------------------------------------------------------------------------------
+
+
+@_loop
+def _whole(p, g, square, new, epsilon, rate, clip, smallest):
+    """One update of a weight that keeps all of v. Arrays are flat float32."""
+    n = len(p)
+    updates, weights = 0.0, 0.0
+    for a in range(0, n, _BLOCK):
+        b = min(a + _BLOCK, n)
+        u, w = _squares(p[a:b], g[a:b], square[a:b], np.float32(new), np.float32(epsilon))
+        updates += u
+        weights += w
+    _move(p, g, square, np.float32(_scale(n, updates, weights, rate, clip, smallest)))
+
+
+@_loop
+def _squares(p, g, square, new, epsilon):
+    """Brings v up to date; sums of the squared update before clipping, and of the squared weight."""
+    u, w = np.float32(0), np.float32(0)
+    for i in range(len(p)):
+        x = g[i] * g[i]
+        v = square[i] + new * (x + epsilon - square[i])
+        square[i] = v
+        u += x / v
+        w += p[i] * p[i]
+    return u, w
+
+
+@_loop
+def _move(p, g, square, scale):
+    for i in range(len(p)):
+        p[i] -= scale * g[i] / np.sqrt(square[i])
+
+
+@_loop
+def _scale(n, updates, weights, rate, clip, smallest):
+    return rate * max(math.sqrt(weights / n), smallest) / max(1.0, math.sqrt(updates / n) / clip)
+
+
+@_loop
+def _factored(p_RC, g_RC, rows_R, columns_C, new, epsilon, rate, clip, smallest):
+    """One update of a matrix that keeps v's means over columns (`rows_R`) and over rows (`columns_C`)."""
+    n_rows, n_columns = p_RC.shape
+    new32, epsilon32 = np.float32(new), np.float32(epsilon)
+    sum_C = np.zeros(n_columns, np.float64)
+    some_C = np.zeros(n_columns, np.float32)
+    weights, total = 0.0, 0.0
+    for i in range(n_rows):
+        row, w = _row_squares(p_RC[i], g_RC[i], some_C)
+        weights += w
+        rows_R[i] += new32 * (row / np.float32(n_columns) + epsilon32 - rows_R[i])
+        total += rows_R[i]
+        if i % 64 == 63 or i == n_rows - 1:  # float32 would lose digits over many rows
+            for j in range(n_columns):
+                sum_C[j] += some_C[j]
+                some_C[j] = 0
+    mean = np.float32(total / n_rows)
+    factor_C = some_C
+    for j in range(n_columns):
+        columns_C[j] += new32 * (np.float32(sum_C[j] / n_rows) + epsilon32 - columns_C[j])
+        factor_C[j] = np.float32(1) / np.sqrt(columns_C[j])
+    updates = 0.0
+    for i in range(n_rows):
+        updates += _row_update(g_RC[i], factor_C) * (mean / rows_R[i])
+    scale = np.float32(_scale(n_rows * n_columns, updates, weights, rate, clip, smallest))
+    for i in range(n_rows):
+        _move_row(p_RC[i], g_RC[i], factor_C, scale * np.sqrt(mean / rows_R[i]))
+
+
+@_loop
+def _row_squares(p_C, g_C, sum_C):
+    row, w = np.float32(0), np.float32(0)
+    for j in range(len(p_C)):
+        x = g_C[j] * g_C[j]
+        row += x
+        sum_C[j] += x
+        w += p_C[j] * p_C[j]
+    return row, w
+
+
+@_loop
+def _row_update(g_C, factor_C):
+    u = np.float32(0)
+    for j in range(len(g_C)):
+        x = g_C[j] * factor_C[j]
+        u += x * x
+    return u
+
+
+@_loop
+def _move_row(p_C, g_C, factor_C, scale):
+    for j in range(len(p_C)):
+        p_C[j] -= scale * (g_C[j] * factor_C[j])
