@@ -1,0 +1,47 @@
+"""What several commands are asked for: the machine, the tasks, the flags that must be there."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from t5study.ground.errors import UserError
+
+if TYPE_CHECKING:
+    from t5study.ground.machine import Machine
+    from t5study.tasks.task import Task
+
+
+def machine_of(args: argparse.Namespace) -> Machine:
+    """The machine asked for, set up. UserError if it is not this one."""
+    from t5study.ground.machine import here, use
+
+    rows, micro = getattr(args, "rows", None), getattr(args, "micro_batch", None)
+    if rows and micro and rows % micro:
+        raise UserError(
+            f"command line: found --rows {rows} with --micro-batch {micro}; give a micro-batch that divides the rows"
+        )
+    machine = here(device=args.device, threads=args.threads, precision=args.precision, micro_batch=micro)
+    use(machine)
+    return machine
+
+
+def needs(args: argparse.Namespace, *names: str) -> None:
+    """UserError for the first of these flags that was not given."""
+    for name in names:
+        if not getattr(args, name):
+            put = ", or put it into --config" if hasattr(args, "config") else ""
+            raise UserError(f"command line: --{name.replace('_', '-')} is missing; give it{put}")
+
+
+def tasks_of(args: argparse.Namespace) -> Sequence[Task]:
+    """The tasks named, each under a name of its own."""
+    from t5study.tasks.task import find
+
+    tasks = [find(address, metric=args.metric) for address in args.task]
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"command line: --task: found two tasks named {name}; rename one of the files")
+    return tasks

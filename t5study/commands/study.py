@@ -1,0 +1,49 @@
+"""Commands of the search itself: study plan, run, rounds, report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def plan(args: argparse.Namespace) -> None:
+    from t5study.study import runner
+
+    print(runner.plan(**_asked(args), tables=args.tables))
+
+
+def run(args: argparse.Namespace) -> None:
+    from t5study.study import report, runner
+
+    runner.run_tables(**_asked(args), tables=args.tables)
+    print(f"report: {report.write_report(_folder(args))}")
+
+
+def rounds(args: argparse.Namespace) -> None:
+    from t5study.study import report
+    from t5study.study import rounds as search
+
+    print(search.run_rounds(**_asked(args)))
+    print(f"report: {report.write_report(_folder(args))}")
+
+
+def report(args: argparse.Namespace) -> None:
+    from t5study.study import report as room
+
+    print(f"report: {room.write_report(args.out)}")
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    return args.out or Path(f"study-{args.scale}")
+
+
+def _asked(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "scale": args.scale,
+        "out": _folder(args),
+        "workers": args.workers,
+        "text": args.text,
+        "tasks": args.task,
+        "metric": args.metric,
+    }

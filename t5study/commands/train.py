@@ -1,0 +1,206 @@
+"""Commands that train one model: train pretrain, train finetune.
+
+Both are whole or nothing to come back to: the folder of the run belongs to one configuration, an interrupted run goes
+on in it, a finished one says so and is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t5study.commands.asked import machine_of, needs, tasks_of
+from t5study.ground.errors import UserError
+
+if TYPE_CHECKING:
+    from t5study.feed.stream import Stream
+    from t5study.ground.machine import Machine
+    from t5study.train.loop import TrainRun
+
+RATES = {
+    ("pretrain", "adafactor"): 0.01,  # paper, section 3.1.2: 1 / sqrt(10,000) and falling from there
+    ("pretrain", "adamw"): 0.001,
+    ("finetune", "adafactor"): 0.001,  # section 3.1.2
+    ("finetune", "adamw"): 0.0001,
+}
+
+
+def pretrain(args: argparse.Namespace) -> None:
+    needs(args, "tokens", "vocab", "out")
+    from t5study import objectives
+    from t5study.corpus.tokens import TokenStore
+    from t5study.feed.sources import DocumentSource
+    from t5study.feed.stream import Stream
+    from t5study.ground.store import digest_file
+    from t5study.model import architectures, shapes
+    from t5study.train.loop import TrainRun
+    from t5study.train.optim import InverseSquareRoot
+    from t5study.vocab import Vocab
+
+    machine = machine_of(args)
+    objective = objectives.parse(args.objective)
+    lengths = objective.lengths(args.source_length)
+    vocab = Vocab.load(args.vocab)
+    shape = shapes.size(args.size, vocab.ids.table_rows)
+    store = TokenStore.open(args.tokens)
+    if store.vocab_digest != vocab.digest:
+        raise UserError(
+            f"{args.tokens}: was made with another vocabulary than {args.vocab}; give that one, or run "
+            "`t5study corpus tokens` with this one"
+        )
+    tokens = digest_file(args.tokens / "tokens.npy")
+    run = TrainRun(
+        shape=shape,
+        architecture="encoder_decoder",
+        steps=args.steps,
+        rows=args.rows,
+        source_length=args.source_length,
+        target_length=lengths.targets,
+        optimizer=_optimizer(args),
+        schedule=InverseSquareRoot(scale=_rate(args, "pretrain") * 100),
+        dropout=args.dropout,
+        seed=args.seed,
+        save_every=args.save_every,
+        data=(objective, tokens, digest_file(args.tokens / "offsets.npy"), vocab.digest),
+        init="fresh",
+    )
+    source = DocumentSource(store.tokens, store.offsets, objective, lengths, vocab.ids, args.seed)
+    _train(
+        args,
+        run,
+        machine,
+        lambda: architectures.build(shape, args.seed),
+        Stream(source, args.rows, args.source_length, lengths.targets),
+        args.vocab,
+        label=f"pretrain {objective.label}",
+        title=f"T5 {args.size}, pre-trained by {objective.label}",
+        objective=args.objective,
+        text=f"{len(store):,} documents, {store.n_tokens:,} tokens, xxh3 {tokens}",
+    )
+
+
+def finetune(args: argparse.Namespace) -> None:
+    needs(args, "checkpoint", "task", "out")
+    from t5study import evaluate
+    from t5study.feed.mixing import ExamplesProportional, Mixture
+    from t5study.feed.stream import Stream
+    from t5study.model import released
+    from t5study.train.loop import TrainRun
+    from t5study.train.optim import Constant
+
+    machine = machine_of(args)
+    tasks = tasks_of(args)
+    model, shape = released.load_released(args.checkpoint)
+    vocab = released.load_vocab(args.checkpoint, shape, args.vocab)
+    init = released.digest(args.checkpoint)
+    mixing = ExamplesProportional(limit=2**19)
+    run = TrainRun(
+        shape=shape,
+        architecture="encoder_decoder",
+        steps=args.steps,
+        rows=args.rows,
+        source_length=args.source_length,
+        target_length=args.target_length,
+        optimizer=_optimizer(args),
+        schedule=Constant(_rate(args, "finetune")),
+        dropout=args.dropout,
+        seed=args.seed,
+        save_every=args.save_every,
+        data=(tuple(task.value for task in tasks), mixing, vocab.digest),
+        init=init,
+        evaluate_every=args.evaluate_every,
+    )
+    lengths = {"source_length": args.source_length, "target_length": args.target_length}
+    sources = [evaluate.task_source(task, vocab, args.seed, **lengths) for task in tasks]
+    rates = mixing.rates([len(source) for source in sources])
+
+    def judge(step: int, model: Any) -> dict[str, Any]:
+        return {task.name: evaluate.evaluate(model, vocab, task, **lengths).summary() for task in tasks}
+
+    names = ", ".join(task.name for task in tasks)
+    _train(
+        args,
+        run,
+        machine,
+        lambda: model,
+        Stream(Mixture(sources, rates, args.seed), args.rows, args.source_length, args.target_length),
+        vocab.path,
+        label=f"finetune {names}",
+        evaluate=judge if args.evaluate_every else None,
+        title=f"T5, fine-tuned on {names}",
+        tasks=[f"{task.name} ({len(task.rows('train')):,} rows, {task.digest})" for task in tasks],
+        started_from=f"xxh3 {init}",
+    )
+
+
+def _train(
+    args: argparse.Namespace,
+    run: TrainRun,
+    machine: Machine,
+    build: Callable[[], Any],
+    stream: Stream,
+    vocab_path: Path,
+    *,
+    label: str,
+    evaluate: Callable[[int, Any], dict[str, Any]] | None = None,
+    **card: Any,
+) -> None:
+    """Trains, or goes on, or finds that all is done; writes OUT/model once."""
+    from t5study.ground.store import fingerprint
+    from t5study.model.released import save_released
+    from t5study.train.loop import train
+
+    out, name = args.out, fingerprint(run)
+    _check_folder(out)
+    model = build()
+    summary = train(run, model, stream, out, machine, label=label, evaluate=evaluate)
+    if (out / "model").exists():
+        _check_model(out / "model", name)
+        print(f"{out}: finished before, {args.steps:,} steps; nothing to do")
+    else:
+        facts = {
+            "steps": run.steps,
+            "rows_a_step": run.rows,
+            "source_tokens_a_row": run.source_length,
+            "target_tokens_a_row": run.target_length,
+            "optimizer": args.optimizer,
+            "schedule": run.schedule,
+            "dropout": run.dropout,
+            "seed": run.seed,
+            "run": name,
+        }
+        facts |= {name: summary[name] for name in ("first_loss", "last_loss", "tokens", "target_tokens")}
+        save_released(model, out / "model", vocab_path=vocab_path, **card, **facts)
+        first, last = summary["first_loss"], summary["last_loss"]
+        print(f"{out}: {run.steps:,} steps, loss {first:.3f} -> {last:.3f} nats a target token")
+    print(f"model: {out / 'model'}")
+
+
+def _check_folder(out: Path) -> None:
+    """A folder is the run's, or empty, or not there: a run does not settle among somebody's files."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: found a file; give --out a folder")
+    names = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.exists() else []
+    if names and "run.json" not in names:
+        raise UserError(f"{out}: found {names[0]!r} in it, which is no part of a run; choose another folder")
+
+
+def _check_model(folder: Path, name: str) -> None:
+    """The model that lies there is this run's and is whole."""
+    from t5study.ground.store import verify
+
+    card = verify(folder).get("card")
+    if not isinstance(card, dict) or card.get("run") != name:
+        raise UserError(f"{folder}: is not this run's model; delete it and run again")
+
+
+def _optimizer(args: argparse.Namespace) -> Any:
+    from t5study.train.optim import Adafactor, AdamW
+
+    return Adafactor() if args.optimizer == "adafactor" else AdamW()
+
+
+def _rate(args: argparse.Namespace, stage: str) -> float:
+    return RATES[stage, args.optimizer] if args.rate is None else args.rate
