@@ -54,11 +54,24 @@ def here(**overrides: Any) -> Machine:
     """
     import torch
 
-    default = Machine(device="cuda", precision="bf16") if torch.cuda.is_available() else Machine()
-    machine = replace(default, **{name: value for name, value in overrides.items() if value is not None})
+    asked = {name: value for name, value in overrides.items() if value is not None}
+    on_gpu = asked.get("device", "cuda" if torch.cuda.is_available() else "cpu") == "cuda"
+    machine = replace(Machine(device="cuda", precision="bf16") if on_gpu else Machine(), **asked)
     if machine.device == "cuda" and not torch.cuda.is_available():
         raise UserError("machine: device: asked for cuda, but torch sees no GPU here; give --device cpu")
+    if machine.device == "cpu" and machine.precision == "bf16" and not cpu_has_bf16():
+        raise UserError("machine: precision: asked for bf16, which this CPU has no instructions for; give fp32")
     return machine
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 itself. Where it cannot be asked (no /proc/cpuinfo), it is trusted to."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            flags = {flag for line in file if line.startswith(("flags", "Features")) for flag in line.split()}
+    except OSError:
+        return True
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def use(machine: Machine) -> None:
