@@ -29,7 +29,7 @@ from safetensors.torch import save_file
 
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, PAD, Ids
-from t5study.ground.store import MANIFEST, code_version, digest_file, whole_folder, write_json
+from t5study.ground.store import MANIFEST, code_version, digest_file, fingerprint, whole_folder, write_json
 from t5study.model.architectures import EncoderDecoder
 from t5study.model.card import write_card
 from t5study.model.shapes import BUCKETS, MAX_DISTANCE, Shape
@@ -210,6 +210,24 @@ def load_released(folder: Path) -> tuple[EncoderDecoder, Shape]:
         raise UserError(
             f"{error.filename or folder}: cannot be read ({error.strerror}); check its permissions"
         ) from None
+
+
+def load_vocab(folder: Path, shape: Shape, path: Path | None = None) -> Vocab:
+    """The vocabulary in a released folder, or the one given, if it fits the model. transformers 5 saves none."""
+    folder = Path(folder)
+    if path is None and not (folder / VOCAB).exists():
+        raise UserError(f"{folder}: has no {VOCAB}; copy the model's own .model there, or give it with --vocab")
+    vocab = Vocab.load(path or folder / VOCAB)
+    check_vocab(shape, vocab.ids, vocab.path)
+    return vocab
+
+
+def digest(folder: Path) -> str:
+    """32 hex characters that name the weights of a released folder, in one file or in several."""
+    folder = Path(folder)
+    names = sorted(path.name for path in folder.glob("model*.safetensors"))
+    digests = [digest_file(folder / name) for name in names]
+    return digests[0] if len(digests) == 1 else fingerprint(digests)
 
 
 def _load(folder: Path) -> tuple[EncoderDecoder, Shape]:
