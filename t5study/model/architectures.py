@@ -1,4 +1,4 @@
-"""Architectures: a shape -> a module.
+"""Architectures: a shape -> a module, and what it does with a batch.
 
 Parameters, one a matrix as mesh, Adafactor and the published checkpoints know them:
 
@@ -14,12 +14,51 @@ Parameters, one a matrix as mesh, Adafactor and the published checkpoints know t
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from t5study.ground.errors import UserError
+from t5study.model.dropout import Dropout
 from t5study.model.initial import start
-from t5study.model.layers import Stack
+from t5study.model.inputs import Inputs, arrange
+from t5study.model.layers import Decoder, Encoder, Pass
+from t5study.model.loss import Loss, Losses
 from t5study.model.shapes import Shape
+
+__all__ = ["EncoderDecoder", "Inputs", "arrange", "build"]
+
+
+class _Embed(torch.autograd.Function):
+    """Looks up source and decoder tokens in one table and hands the table on to the softmax, so that the table's
+    gradient is one tensor: the softmax's, to which the rows of the tokens are added in place."""
+
+    @staticmethod
+    def forward(ctx, table_VD, run: Pass):
+        source, target = run.inputs.source, run.inputs.target
+        ctx.run = run
+        ctx.size = table_VD.shape
+        ctx.set_materialize_grads(False)
+        found = []
+        for tokens, site in ((source, "encoder.embedding"), (target, "decoder.embedding")):
+            x_ND = table_VD.detach().index_select(0, tokens.id_N)
+            found.append(run.ops.masked(x_ND, run.mask(site), tokens.row_N))
+        return found[0], found[1], table_VD.view_as(table_VD)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dsource_ND, dtarget_MD, dtable_VD):
+        run = ctx.run
+        sides = (
+            (dsource_ND, run.inputs.source, "encoder.embedding"),
+            (dtarget_MD, run.inputs.target, "decoder.embedding"),
+        )
+        for dx_ND, tokens, site in sides:
+            if dx_ND is not None:
+                if dtable_VD is None:
+                    dtable_VD = dx_ND.new_zeros(ctx.size)
+                dx_ND = run.ops.masked(dx_ND.contiguous(), run.mask(site), tokens.row_N)
+                run.ops.add_rows_(dtable_VD, tokens.id_N, dx_ND)
+        return dtable_VD, None
 
 
 class EncoderDecoder(nn.Module):
@@ -30,8 +69,35 @@ class EncoderDecoder(nn.Module):
         self.shape = shape
         self.embedding = nn.Parameter(torch.empty(shape.table_rows, shape.d_model))
         self.register_parameter("head", None if shape.tied else nn.Parameter(torch.empty_like(self.embedding)))
-        self.encoder = Stack(shape, shape.encoder_layers, decoder=False)
-        self.decoder = Stack(shape, shape.decoder_layers, decoder=True)
+        self.encoder = Encoder(shape)
+        self.decoder = Decoder(shape)
+
+    def loss_sum(self, inputs: Inputs, dropout: Dropout | None = None, z_loss: float = 0.0) -> Losses:
+        """The loss summed over all target tokens: divide by the tokens of the whole step, not of a micro-batch."""
+        total, nats_M = self._loss(inputs, dropout, z_loss)
+        return Losses(total, nats_M.sum(), len(nats_M))
+
+    def nats(self, inputs: Inputs) -> Tensor:
+        """-log p of each target token, (M,) in the order of `inputs.label_M`."""
+        with torch.no_grad():
+            return self._loss(inputs, None, 0.0)[1]
+
+    def _loss(self, inputs: Inputs, dropout: Dropout | None, z_loss: float) -> tuple[Tensor, Tensor]:
+        run = Pass.of(self.shape, inputs, self.embedding, dropout)
+        source_ND, target_MD, table_VD = _Embed.apply(self.embedding, run)
+        memory = self.encoder(source_ND, run, self.decoder)
+        target_MD = self.decoder(target_MD, memory, run)
+        head = table_VD if self.head is None else self.head
+        return Loss.apply(target_MD, self.decoder.norm, head, run, self.shape.logit_scale, z_loss)  # type: ignore[no-any-return]
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """Logits (M, V) of all target tokens at once: to look at, not to train with."""
+        with torch.no_grad():
+            run = Pass.of(self.shape, inputs, self.embedding)
+            source_ND, target_MD, table_VD = _Embed.apply(self.embedding, run)
+            target_MD = self.decoder(target_MD, self.encoder(source_ND, run, self.decoder), run)
+            y_MD, _ = run.ops.rms(target_MD, self.decoder.norm.detach() * self.shape.logit_scale, run.dtype)
+            return y_MD @ (table_VD if self.head is None else self.head).to(run.dtype).t()
 
 
 def build(shape: Shape, seed: int, architecture: str = "encoder_decoder") -> EncoderDecoder:

@@ -1,21 +1,251 @@
 """T5's layers: attention, feed-forward, and the two stacks they make.
 
-    N  tokens of a batch    D  d_model    F  d_ff    H  heads    K  d_kv    V  rows of the embedding table
+    N  tokens (source or target, without padding)    M  source tokens as cross-attention sees them    D  d_model
+    F  d_ff    H  heads    K  d_kv    I  H K, the columns of all heads    B  rows of the batch    C  distances
 
 Each sub-layer is pre-norm with a residual around it: x + f(norm(x)). There are no biases anywhere. Weights lie as
 torch's Linear has them: (columns out, columns in).
+
+A sub-layer is one node of the autograd graph with its backward pass written out: fewer calls, fewer passes over
+memory, and only what is needed again is kept. Weights are fp32; matrix products run in the dtype that autocast asks
+for, the residual stream, norms and softmax in fp32.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from dataclasses import dataclass
+from types import ModuleType
 
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from t5study.model import loops, passes
+from t5study.model.attention import Diagonals, attend, attend_backward
+from t5study.model.dropout import Dropout, sites
+from t5study.model.inputs import Inputs, Tile, Tokens
 from t5study.model.shapes import BUCKETS, Shape
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward pass has beside weights. ops: loops.py or passes.py. dtype: of matrix products.
+    masks: dropout by site, {} without; scale: what a mask's kept places hold."""
+
+    inputs: Inputs
+    ops: ModuleType
+    dtype: torch.dtype
+    masks: dict[str, Tensor]
+    scale: float = 1.0
+
+    @staticmethod
+    def of(shape: Shape, inputs: Inputs, weight: Tensor, dropout: Dropout | None = None) -> Pass:
+        """weight: any of the model's, for its device and dtype."""
+        device = weight.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        loop = device == "cpu" and dtype == torch.float32 and torch.get_num_threads() == 1
+        masks, scale = {}, 1.0
+        if dropout is not None and dropout.rate > 0:
+            widths = sites(shape, inputs.source.row_length, inputs.target.row_length)
+            masks, scale = dropout.masks(inputs.rows, widths, weight.device), dropout.scale
+        return Pass(inputs, loops if loop else passes, dtype, masks, scale)
+
+    def mask(self, site: str) -> Tensor | None:
+        return self.masks.get(site)
+
+    def weights_mask(self, site: str, tokens: Tokens, heads: int) -> Tensor | None:
+        """The mask of attention's weights as a factor (N, H) of each key's value."""
+        mask_BW = self.masks.get(site)
+        return None if mask_BW is None else mask_BW.unflatten(1, (-1, heads))[tokens.row_N, tokens.position_N]
 
 
 def _weight(*size: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(size))
+
+
+def _by_head_(v_NI: Tensor, factor_NH: Tensor | None) -> None:
+    """Multiplies each head's columns by the head's factor."""
+    if factor_NH is not None:
+        v_NI.unflatten(1, (factor_NH.shape[1], -1)).mul_(factor_NH[..., None])
+
+
+# --- the sub-layers as functions --------------------------------------------------------------------------------------
+
+
+class _SelfAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_ND, gain_D, q, k, v, out, diagonal_HC, run: Pass, site: str, decoder: bool):
+        ops, tokens, tiles = _side(run, decoder)
+        heads, inner = len(diagonal_HC), len(q)
+        w, out = torch.cat((q, k, v)).to(run.dtype), out.to(run.dtype)
+        y_ND, r_N = ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
+        qkv_N3I = y_ND @ w.t()
+        factor_NH = run.weights_mask(f"{site}.weights", tokens, heads)
+        _by_head_(qkv_N3I[:, 2 * inner :], factor_NH)
+        diagonal_HC = diagonal_HC.detach()
+        c_NI, kept = attend(ops, *qkv_N3I.split(inner, 1), diagonal_HC, tiles, heads, causal=decoder)
+        ctx.save_for_backward(x_ND, gain_D, w, out, diagonal_HC, y_ND, r_N, qkv_N3I, c_NI, *kept)
+        ctx.run, ctx.site, ctx.decoder, ctx.factor_NH = run, site, decoder, factor_NH
+        return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dz_ND):
+        x_ND, gain_D, w, out, diagonal_HC, y_ND, r_N, qkv_N3I, c_NI, *kept = ctx.saved_tensors
+        ops, tokens, tiles = _side(ctx.run, ctx.decoder)
+        heads, inner = len(diagonal_HC), c_NI.shape[1]
+        dz_ND = dz_ND.contiguous()
+        do_ND = ops.masked(dz_ND, ctx.run.mask(ctx.site), tokens.row_N).to(out.dtype)
+        dqkv_N3I = torch.empty_like(qkv_N3I)
+        q_k_v, dq_dk_dv = qkv_N3I.split(inner, 1), dqkv_N3I.split(inner, 1)
+        ddiagonal_HC = attend_backward(
+            ops, do_ND @ out, *q_k_v, diagonal_HC, kept, tiles, heads, ctx.decoder, *dq_dk_dv
+        )
+        _by_head_(dq_dk_dv[2], ctx.factor_NH)
+        dx_ND, dgain_D = ops.rms_backward(dqkv_N3I @ w, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
+        dq, dk, dv = _product(dqkv_N3I, y_ND, gain_D).split(inner)
+        return dx_ND, dgain_D, dq, dk, dv, _product(do_ND, c_NI, gain_D), ddiagonal_HC, None, None, None
+
+
+class _CrossAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x_ND, gain_D, q, out, kv_M2I, run: Pass, site: str, heads: int):
+        ops, tokens, inner = run.ops, run.inputs.target, len(q)
+        q, out = q.to(run.dtype), out.to(run.dtype)
+        y_ND, r_N = ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
+        q_NI = y_ND @ q.t()
+        k_MI, v_MI = kv_M2I.detach().split(inner, 1)
+        factor_MH = run.weights_mask(f"{site}.weights", run.inputs.source, heads)
+        if factor_MH is not None:
+            v_MI = v_MI.clone()
+            _by_head_(v_MI, factor_MH)
+        c_NI, kept = attend(ops, q_NI, k_MI, v_MI, None, run.inputs.cross, heads, causal=False)
+        ctx.save_for_backward(x_ND, gain_D, q, out, y_ND, r_N, q_NI, k_MI, v_MI, c_NI, *kept)
+        ctx.run, ctx.site, ctx.heads, ctx.factor_MH = run, site, heads, factor_MH
+        return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dz_ND):
+        x_ND, gain_D, q, out, y_ND, r_N, q_NI, k_MI, v_MI, c_NI, *kept = ctx.saved_tensors
+        run, inner = ctx.run, c_NI.shape[1]
+        ops, inputs = run.ops, run.inputs
+        dz_ND = dz_ND.contiguous()
+        do_ND = ops.masked(dz_ND, run.mask(ctx.site), inputs.target.row_N).to(out.dtype)
+        dq_NI = torch.empty_like(q_NI)
+        dkv_M2I = (torch.empty if inputs.every_key else torch.zeros)(
+            len(k_MI), 2 * inner, dtype=q.dtype, device=q.device
+        )
+        dk_MI, dv_MI = dkv_M2I.split(inner, 1)
+        attend_backward(
+            ops, do_ND @ out, q_NI, k_MI, v_MI, None, kept, inputs.cross, ctx.heads, False, dq_NI, dk_MI, dv_MI
+        )
+        _by_head_(dv_MI, ctx.factor_MH)
+        dx_ND, dgain_D = ops.rms_backward(dq_NI @ q, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
+        dq, dout = _product(dq_NI, y_ND, gain_D), _product(do_ND, c_NI, gain_D)
+        return dx_ND, dgain_D, dq, dout, dkv_M2I, None, None, None
+
+
+class _Memory(torch.autograd.Function):
+    """The encoder's output, normalised, and what every decoder layer makes of it: k beside v, (M, 2 I) each."""
+
+    @staticmethod
+    def forward(ctx, x_ND, gain_D, run: Pass, *k_and_v):
+        row_N, mask = run.inputs.source.row_N, run.mask("encoder.norm")
+        y_ND, r_N = run.ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
+        y_ND = run.ops.masked(y_ND, mask, row_N)
+        weights = [torch.cat(pair).to(run.dtype) for pair in zip(k_and_v[::2], k_and_v[1::2], strict=True)]
+        ctx.save_for_backward(x_ND, gain_D, y_ND, r_N, *weights)
+        ctx.run = run
+        return tuple(y_ND @ w.t() for w in weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *dkv):
+        x_ND, gain_D, y_ND, r_N, *weights = ctx.saved_tensors
+        run, found = ctx.run, []
+        dy_ND = torch.zeros_like(y_ND)
+        for dkv_N2I, w in zip(dkv, weights, strict=True):
+            dy_ND.addmm_(dkv_N2I, w)
+            found += _product(dkv_N2I, y_ND, gain_D).chunk(2)
+        dy_ND = run.ops.masked(dy_ND, run.mask("encoder.norm"), run.inputs.source.row_N)
+        dx_ND, dgain_D = run.ops.rms_backward(dy_ND, x_ND.detach(), r_N, gain_D.detach(), None)
+        return dx_ND, dgain_D, None, *found
+
+
+class _FeedForward(torch.autograd.Function):
+    """wo relu(wi x)."""
+
+    @staticmethod
+    def forward(ctx, x_ND, gain_D, wi, wo, run: Pass, site: str, tokens: Tokens):
+        wi, wo = wi.to(run.dtype), wo.to(run.dtype)
+        y_ND, r_N = run.ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
+        h_NF = y_ND @ wi.t()
+        run.ops.relu_(h_NF, run.mask(f"{site}.hidden"), tokens.row_N)
+        ctx.save_for_backward(x_ND, gain_D, wi, wo, y_ND, r_N, h_NF)
+        ctx.run, ctx.site, ctx.tokens = run, site, tokens
+        return run.ops.add(x_ND.detach(), h_NF @ wo.t(), run.mask(site), tokens.row_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dz_ND):
+        x_ND, gain_D, wi, wo, y_ND, r_N, h_NF = ctx.saved_tensors
+        run, ops = ctx.run, ctx.run.ops
+        dz_ND = dz_ND.contiguous()
+        do_ND = ops.masked(dz_ND, run.mask(ctx.site), ctx.tokens.row_N).to(wo.dtype)
+        dh_NF = do_ND @ wo
+        ops.relu_backward_(dh_NF, h_NF, run.scale)
+        dx_ND, dgain_D = ops.rms_backward(dh_NF @ wi, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
+        return dx_ND, dgain_D, _product(dh_NF, y_ND, gain_D), _product(do_ND, h_NF, gain_D), None, None, None
+
+
+class _GatedFeedForward(torch.autograd.Function):
+    """wo (gelu(wi_0 x) * wi_1 x), gelu in its tanh form."""
+
+    @staticmethod
+    def forward(ctx, x_ND, gain_D, wi_0, wi_1, wo, run: Pass, site: str, tokens: Tokens):
+        wi, wo = torch.cat((wi_0, wi_1)).to(run.dtype), wo.to(run.dtype)
+        y_ND, r_N = run.ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
+        h_N2F = y_ND @ wi.t()
+        gate_NF, line_NF = h_N2F.chunk(2, 1)
+        a_NF = nn.functional.gelu(gate_NF, approximate="tanh").mul_(line_NF)
+        a_NF = run.ops.masked(a_NF, run.mask(f"{site}.hidden"), tokens.row_N)
+        ctx.save_for_backward(x_ND, gain_D, wi, wo, y_ND, r_N, h_N2F, a_NF)
+        ctx.run, ctx.site, ctx.tokens = run, site, tokens
+        return run.ops.add(x_ND.detach(), a_NF @ wo.t(), run.mask(site), tokens.row_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dz_ND):
+        x_ND, gain_D, wi, wo, y_ND, r_N, h_N2F, a_NF = ctx.saved_tensors
+        run, ops, row_N = ctx.run, ctx.run.ops, ctx.tokens.row_N
+        dz_ND = dz_ND.contiguous()
+        do_ND = ops.masked(dz_ND, run.mask(ctx.site), row_N).to(wo.dtype)
+        da_NF = ops.masked(do_ND @ wo, run.mask(f"{ctx.site}.hidden"), row_N)
+        gate_NF, line_NF = h_N2F.chunk(2, 1)
+        dh_N2F = torch.cat(
+            (
+                torch.ops.aten.gelu_backward(da_NF * line_NF, gate_NF, approximate="tanh"),
+                nn.functional.gelu(gate_NF, approximate="tanh").mul_(da_NF),
+            ),
+            dim=1,
+        )
+        dx_ND, dgain_D = ops.rms_backward(dh_N2F @ wi, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
+        d0, d1 = _product(dh_N2F, y_ND, gain_D).chunk(2)
+        return dx_ND, dgain_D, d0, d1, _product(do_ND, a_NF, gain_D), None, None, None
+
+
+def _side(run: Pass, decoder: bool) -> tuple[ModuleType, Tokens, tuple[Tile, ...]]:
+    inputs = run.inputs
+    return (run.ops, inputs.target, inputs.decoder) if decoder else (run.ops, inputs.source, inputs.encoder)
+
+
+def _product(dout_NO: Tensor, in_NI: Tensor, like: Tensor) -> Tensor:
+    """The gradient of a weight (O, I), in the weight's own dtype."""
+    return (dout_NO.t() @ in_NI).to(like.dtype)
+
+
+# --- the modules ------------------------------------------------------------------------------------------------------
 
 
 class Attention(nn.Module):
@@ -36,30 +266,80 @@ class FeedForward(nn.Module):
     def __init__(self, shape: Shape):
         super().__init__()
         self.norm = _weight(shape.d_model)
-        if shape.activation == "gated_gelu":
+        self.gated = shape.activation == "gated_gelu"
+        if self.gated:
             self.wi_0 = _weight(shape.d_ff, shape.d_model)
             self.wi_1 = _weight(shape.d_ff, shape.d_model)
         else:
             self.wi = _weight(shape.d_ff, shape.d_model)
         self.wo = _weight(shape.d_model, shape.d_ff)
 
+    def forward(self, x_ND: Tensor, run: Pass, site: str, tokens: Tokens) -> Tensor:
+        if self.gated:
+            return _GatedFeedForward.apply(x_ND, self.norm, self.wi_0, self.wi_1, self.wo, run, site, tokens)  # type: ignore[no-any-return]
+        return _FeedForward.apply(x_ND, self.norm, self.wi, self.wo, run, site, tokens)  # type: ignore[no-any-return]
 
-class Layer(nn.Module):
-    """One layer of a stack: attention, cross (decoder only), feed."""
 
-    def __init__(self, shape: Shape, decoder: bool):
+class EncoderLayer(nn.Module):
+    """attention, feed."""
+
+    def __init__(self, shape: Shape):
         super().__init__()
         self.attention = Attention(shape)
-        if decoder:
-            self.cross = Attention(shape)
         self.feed = FeedForward(shape)
 
+    def forward(self, x_ND: Tensor, diagonal_HC: Tensor, run: Pass, site: str) -> Tensor:
+        a = self.attention
+        x_ND = _SelfAttention.apply(x_ND, a.norm, a.q, a.k, a.v, a.out, diagonal_HC, run, f"{site}.attention", False)
+        return self.feed(x_ND, run, f"{site}.feed", run.inputs.source)
 
-class Stack(nn.Module):
+
+class DecoderLayer(nn.Module):
+    """attention, cross, feed."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.attention = Attention(shape)
+        self.cross = Attention(shape)
+        self.feed = FeedForward(shape)
+
+    def forward(self, x_ND: Tensor, kv_M2I: Tensor, diagonal_HC: Tensor, run: Pass, site: str) -> Tensor:
+        a, c = self.attention, self.cross
+        x_ND = _SelfAttention.apply(x_ND, a.norm, a.q, a.k, a.v, a.out, diagonal_HC, run, f"{site}.attention", True)
+        x_ND = _CrossAttention.apply(x_ND, c.norm, c.q, c.out, kv_M2I, run, f"{site}.cross", len(diagonal_HC))
+        return self.feed(x_ND, run, f"{site}.feed", run.inputs.target)
+
+
+class Encoder(nn.Module):
     """bias (buckets, H): one table of the relative position bias for all layers. norm (D,): after the last of them."""
 
-    def __init__(self, shape: Shape, layers: int, decoder: bool):
+    def __init__(self, shape: Shape):
         super().__init__()
         self.bias = _weight(BUCKETS, shape.heads)
-        self.layers = nn.ModuleList(Layer(shape, decoder) for _ in range(layers))
+        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.encoder_layers))
         self.norm = _weight(shape.d_model)
+
+    def forward(self, x_ND: Tensor, run: Pass, decoder: Decoder) -> tuple[Tensor, ...]:
+        """Embedded source tokens -> for every decoder layer k and v, (N, 2 I)."""
+        diagonal_HC = Diagonals.apply(self.bias, run.inputs.source.longest, False)
+        for i, layer in enumerate(self.layers):
+            x_ND = layer(x_ND, diagonal_HC, run, f"encoder.layers.{i}")
+        pairs = [w for layer in decoder.layers for w in (layer.cross.k, layer.cross.v)]
+        return _Memory.apply(x_ND, self.norm, run, *pairs)  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """bias and norm as the encoder's; the norm is applied where the loss is taken."""
+
+    def __init__(self, shape: Shape):
+        super().__init__()
+        self.bias = _weight(BUCKETS, shape.heads)
+        self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.decoder_layers))
+        self.norm = _weight(shape.d_model)
+
+    def forward(self, x_ND: Tensor, memory: tuple[Tensor, ...], run: Pass) -> Tensor:
+        """Embedded decoder inputs -> what the final norm takes."""
+        diagonal_HC = Diagonals.apply(self.bias, run.inputs.target.longest, True)
+        for i, (layer, kv_M2I) in enumerate(zip(self.layers, memory, strict=True)):
+            x_ND = layer(x_ND, kv_M2I, diagonal_HC, run, f"decoder.layers.{i}")
+        return x_ND

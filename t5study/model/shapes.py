@@ -51,6 +51,11 @@ class Shape:
         return self.heads * self.d_kv
 
     @property
+    def logit_scale(self) -> float:
+        """What the decoder's output is multiplied by before the softmax matrix."""
+        return self.d_model**-0.5 if self.tied else 1.0
+
+    @property
     def _attention(self) -> int:
         return 4 * self.d_model * self.inner  # q, k, v, out
 

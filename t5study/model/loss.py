@@ -1,0 +1,80 @@
+"""Cross-entropy over the vocabulary, a chunk of rows at a time: the (tokens, vocabulary) logits never exist at once.
+
+While a chunk's logits lie there its gradients are taken too, so that the backward pass has only to scale them: logits
+are made once, not twice, and kept never. z-loss (mesh, 1e-4 in training) keeps the normaliser near 1: it adds
+z log(Z)^2 a token.
+
+    M  target tokens    D  d_model    V  rows of the embedding table    R  rows of a chunk
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from t5study.model.layers import Pass
+
+CHUNK = 1 << 20  # logits of a chunk: 4 MiB in fp32
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Sums over target tokens. total: nats + z-loss, differentiable. nats: detached. tokens: how many."""
+
+    total: Tensor
+    nats: Tensor
+    tokens: int
+
+
+class Loss(torch.autograd.Function):
+    """The decoder's stream -> (sum of nats and z-loss, nats of each token).
+
+    Final norm, dropout, the scale d_model^-0.5 of tied tables, softmax matrix and loss.
+    """
+
+    @staticmethod
+    def forward(ctx, x_MD, gain_D, table_VD, run: Pass, scale: float, z_loss: float):
+        ops, labels_M, mask = run.ops, run.inputs.label_M, run.mask("decoder.norm")
+        gain_D = gain_D.detach() * scale
+        y_MD, r_M = ops.rms(x_MD.detach(), gain_D, run.dtype)
+        y_MD = ops.masked(y_MD, mask, run.inputs.target.row_N)
+        table = table_VD.detach().to(run.dtype)
+        wanted = ctx.needs_input_grad
+        gradient = any(wanted)
+        dy_MD = torch.empty_like(y_MD) if gradient else None
+        dtable_VD = torch.zeros_like(table_VD) if wanted[2] else None
+        nats, normalisers = [], []
+        rows = max(64, CHUNK // len(table))
+        for first in range(0, len(y_MD), rows):
+            some = slice(first, first + rows)
+            logits_RV = y_MD[some] @ table.t()
+            nats_R, lse_R = ops.cross_entropy_(logits_RV, labels_M[some], z_loss, gradient)
+            nats.append(nats_R)
+            normalisers.append(lse_R)
+            if dy_MD is not None:
+                torch.mm(logits_RV, table, out=dy_MD[some])
+            if dtable_VD is not None:
+                if run.dtype == dtable_VD.dtype:
+                    dtable_VD.addmm_(logits_RV.t(), y_MD[some])
+                else:
+                    dtable_VD += logits_RV.t() @ y_MD[some]
+        nats_M = torch.cat(nats) if nats else x_MD.new_zeros(0)
+        total = nats_M.sum()
+        if z_loss:
+            total = total + z_loss * torch.cat(normalisers).square().sum()
+        ctx.save_for_backward(x_MD, gain_D, r_M, dy_MD, dtable_VD)
+        ctx.run, ctx.scale = run, scale
+        ctx.mark_non_differentiable(nats_M)
+        return total, nats_M
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dtotal, _):
+        x_MD, gain_D, r_M, dy_MD, dtable_VD = ctx.saved_tensors
+        run = ctx.run
+        dy_MD = run.ops.masked(dy_MD * dtotal, run.mask("decoder.norm"), run.inputs.target.row_N)
+        dx_MD, dgain_D = run.ops.rms_backward(dy_MD, x_MD.detach(), r_M, gain_D, None)
+        return dx_MD, dgain_D * ctx.scale, None if dtable_VD is None else dtable_VD * dtotal, None, None, None
