@@ -75,6 +75,7 @@ class Documented:
     parameters: tuple[Parameter, ...]
 
 
+@lru_cache(maxsize=1 << 16)
 def split(module: str) -> str:
     """One module in nine is for validation, by a hash of its name: other packages have no say in it.
 
@@ -95,7 +96,8 @@ def versions() -> tuple[tuple[str, str], ...]:
 LONG = 40  # a sentence of so many characters that occurs twice was copied
 _HEADING = re.compile(r"^\s*(?:[-=~^]{3,}|(?:Args|Arguments|Returns|Raises|Examples?|Note|Yields|Shape)::?)\s*$", re.M)
 _ROLE = re.compile(r":[\w:+-]+:`~?([^`]*)`")
-_SPACE = re.compile(r"\s+")
+_QUOTED = re.compile(r"``?~?([^`]*)``?")
+_EMPHASIS = re.compile(r"(?<!\w)\*{1,2}([\w.]+)\*{1,2}(?!\w)")
 _SENTENCE_END = re.compile(r"(?<=[.!?:])\s+")
 
 
@@ -105,10 +107,11 @@ def plain(text: str) -> str:
     >>> plain("Return the :class:`~io.BytesIO` of ``data``\\n  as *bytes*.")
     'Return the io.BytesIO of data as bytes.'
     """
-    text = _ROLE.sub(r"\1", text)
-    text = re.sub(r"``?~?([^`]*)``?", r"\1", text)
-    text = re.sub(r"(?<!\w)\*{1,2}([\w.]+)\*{1,2}(?!\w)", r"\1", text)
-    return _SPACE.sub(" ", text).strip()
+    if "`" in text:
+        text = _QUOTED.sub(r"\1", _ROLE.sub(r"\1", text))
+    if "*" in text:
+        text = _EMPHASIS.sub(r"\1", text)
+    return " ".join(text.split())
 
 
 def prose_of(body: str) -> str:
@@ -193,8 +196,7 @@ def _serve() -> None:
 
 
 def _thawed(*fields: Any) -> Documented:
-    *rest, parameters = fields
-    return Documented(*rest, tuple(Parameter(*one) for one in parameters))
+    return Documented(*fields[:-1], parameters=tuple(Parameter(*one) for one in fields[-1]))
 
 
 @lru_cache(maxsize=1)
@@ -392,7 +394,7 @@ def _record(package: str, module: str, found: _Found) -> Documented | None:
     # Objects written in C have their signature as the first line: "abs(input, *, out=None) -> Tensor".
     spelled = _SPELLED.match(first) if last and len(first) < 400 else None
     if spelled and spelled[1] == last:
-        signature = signature or _SPACE.sub(" ", spelled[2]).replace("$", "")
+        signature = signature or " ".join(spelled[2].replace("$", "").split())
         first, _, rest = rest.strip("\n").partition("\n\n")
     lines = first.strip().split("\n")
     for i, line in enumerate(lines):
