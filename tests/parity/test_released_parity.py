@@ -182,3 +182,22 @@ def test_the_tokenizer_of_the_published_vocabulary(tmp_path: Path):
     novel = (SHARED / "tokenizer" / "sentencepiece_test" / "botchan.txt").read_text(encoding="utf-8").split("\n")
     _compare(vocab, tmp_path / "m", AWKWARD + novel[:300])
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "m").convert_tokens_to_ids("<extra_id_0>") == 32_099
+
+
+@pytest.mark.parametrize("version", [V1_0, V1_1], ids=["v1.0", "v1.1"])
+def test_answers_are_those_of_transformers(tmp_path: Path, vocab: Vocab, version: dict):
+    """Text in, text out, by each side's own tokenizer, model and greedy decoding."""
+    from t5study.answer import answer
+
+    save_released(_trained(_shape(vocab, **version), 6), tmp_path / "m", vocab.path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+    peer = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "m", dtype=torch.float32).eval()
+    prompts = [
+        "A whale is large",
+        "the lazy <extra_id_0> again",
+        "",
+        "Thank you for inviting me to your party last week",
+    ]
+    asked = tokenizer(prompts, return_tensors="pt", padding=True)
+    wanted = peer.generate(**asked, max_new_tokens=12, do_sample=False, num_beams=1)
+    assert answer(tmp_path / "m", prompts, max_length=12) == [vocab.decode(ids.numpy()) for ids in wanted]
