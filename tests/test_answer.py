@@ -52,7 +52,12 @@ def test_a_sentinel_in_a_prompt_is_the_sentinel(folder: Path, monkeypatch: pytes
 
     vocab, seen = Vocab.load(folder / "spiece.model"), []
     greedy = decode.greedy
-    monkeypatch.setattr(decode, "greedy", lambda model, source, *rest, **more: (seen.append(source), greedy(model, source, *rest, **more))[1])  # fmt: skip
+
+    def watched(model, source_NS, *rest, **more):
+        seen.append(source_NS)
+        return greedy(model, source_NS, *rest, **more)
+
+    monkeypatch.setattr(decode, "greedy", watched)
     answer(folder, ["a <extra_id_3> whale", "x"], max_length=2)
     ids = seen[0][0]
     assert vocab.ids.sentinel(3) in ids

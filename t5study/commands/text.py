@@ -34,11 +34,11 @@ def _corpus(patterns: list[str] | None) -> Any:
 
 def corpus_build(args: argparse.Namespace) -> None:
     from t5study.corpus.build import build_corpus
-    from t5study.ground.store import whole_folder, write_manifest
+    from t5study.ground.store import whole_folder
 
+    source = _corpus(args.text)
     with whole_folder(args.out) as folder:
-        counts = build_corpus(_corpus(args.text), folder)
-        write_manifest(folder)
+        counts = build_corpus(source, folder)
     print(f"{args.out}: " + ", ".join(f"{name} {value:,}" for name, value in counts.items() if isinstance(value, int)))
 
 
@@ -54,12 +54,16 @@ def corpus_tokens(args: argparse.Namespace) -> None:
 
 
 def corpus_inspect(args: argparse.Namespace) -> None:
-    from t5study.ground.store import verify
+    from t5study.ground.store import read_json, verify
 
     manifest = verify(args.folder)
     for name, entry in manifest["files"].items():
         print(f"{name}: {entry['bytes']:,} bytes, xxh3 {entry['xxh3']}")
     print(f"written by: t5study {manifest['code']}")
+    for name in manifest["files"]:
+        if name.endswith(".json"):
+            for fact, value in read_json(args.folder / name).items():
+                print(f"{fact.replace('_', ' ')}: {value:,}" if type(value) is int else f"{fact}: {value}")
     if (args.folder / "documents.parquet").is_file():
         from t5study.corpus.build import read_documents
 
@@ -69,7 +73,6 @@ def corpus_inspect(args: argparse.Namespace) -> None:
 
         store = TokenStore.open(args.folder, verify=False)
         first = store.tokens[: min(20, int(store.offsets[1]))]
-        print(f"documents: {len(store):,}\ntokens: {store.n_tokens:,}\nvocabulary: {store.vocab_digest}")
         print(f"first document: {[int(i) for i in first]} ...")
 
 
