@@ -1,0 +1,60 @@
+"""An experiment: one row of one table of the paper, as a frozen value.
+
+The fields are the paper's axes, flat, so that a row can be read against the baseline in one line:
+
+    BASELINE.but(objective=SpanCorruption(mean_span=3))
+
+How big a run is (shape, batch, steps) is the Scale's business, which text and which tasks is the study's, and where
+it runs is the Machine's; so one experiment means the same thing on a laptop and on a cluster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from t5study.feed.mixing import Equal, ExamplesProportional, Temperature
+from t5study.objectives import CausalLM, Denoising, Deshuffle, PrefixLM
+
+Objective = PrefixLM | CausalLM | Deshuffle | Denoising
+Mixing = ExamplesProportional | Temperature | Equal
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """objective: what pre-training hides (section 3.3). architecture: section 3.2. corpus: which of the study's texts
+    (section 3.4). pretraining, finetuning: in units of the scale's own steps, so 1.0 is the baseline's and a
+    pretraining of 0 starts fine-tuning from fresh weights. mixing: how fine-tuning shares its steps among the tasks
+    of one mixture. tuning: which weights fine-tuning moves (section 3.5.1). seed: weights, order, noise and dropout.
+    """
+
+    objective: Objective
+    architecture: str
+    corpus: str
+    pretraining: float
+    finetuning: float
+    mixing: Mixing
+    tuning: str
+    seed: int = 0
+
+    def but(self, **changes: Any) -> Experiment:
+        """This experiment with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def differs(self, other: Experiment) -> tuple[str, ...]:
+        """Names of the fields in which two experiments differ, in the order of declaration."""
+        return tuple(
+            field.name for field in dataclasses.fields(self) if getattr(self, field.name) != getattr(other, field.name)
+        )
+
+    def flat(self) -> dict[str, Any]:
+        """The fields for scores.json; values that are not plain are told by their label."""
+        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+
+
+def plain(value: Any) -> Any:
+    """A field as a number or as text."""
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    return getattr(value, "label", None) or repr(value)

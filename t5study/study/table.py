@@ -1,0 +1,60 @@
+"""Table and Row: the paper's tables as values, and the laws they keep.
+
+1. A row differs from BASELINE only on its table's axes. (The seed is never an axis: it is noise.)
+2. The starred row is derived: the row that equals BASELINE.
+3. The paper's figures stand beside the row as printed; where the paper slips, the row says so in `erratum`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from t5study.study.baseline import BASELINE
+from t5study.study.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Row:
+    """One experiment under the paper's label for it. paper: the figures it printed, by its column names."""
+
+    label: str
+    experiment: Experiment
+    paper: dict[str, float] | None = None
+    erratum: str | None = None
+
+    @property
+    def starred(self) -> bool:
+        """Whether this row is the baseline."""
+        return self.experiment == BASELINE
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper. axes: the fields of Experiment it varies. deviation: the standard deviations the paper
+    measured over ten baseline runs (Table 1 only)."""
+
+    number: str
+    caption: str
+    axes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    deviation: dict[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            strays = set(row.experiment.differs(BASELINE)) - set(self.axes)
+            if strays:
+                raise ValueError(f"table {self.number}: row {row.label!r} also differs in {sorted(strays)}")
+        if len({row.label for row in self.rows}) < len(self.rows):
+            raise ValueError(f"table {self.number}: two rows of one label")
+        if len({row.experiment for row in self.rows}) < len(self.rows):
+            raise ValueError(f"table {self.number}: two rows of one experiment")
+
+    def row(self, label: str) -> Row:
+        """The row of that label."""
+        return next(row for row in self.rows if row.label == label)
+
+
+def find_row(tables: tuple[Table, ...], experiment: Experiment) -> Row | None:
+    """The first row of these tables that is this experiment (whatever its seed): where the paper's figures are."""
+    wanted = experiment.but(seed=BASELINE.seed)
+    return next((row for table in tables for row in table.rows if row.experiment == wanted), None)

@@ -1,0 +1,82 @@
+"""Laws 1 and 3: rows differ on their table's axes alone, the starred row is derived, figures are the paper's."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from t5study.objectives import Deshuffle, PrefixLM, ReplaceSpans, SpanCorruption
+from t5study.study.baseline import BASELINE
+from t5study.study.scores import PAPER_COLUMNS, figures
+from t5study.study.table import Row, Table, find_row
+from t5study.study.tables.objectives import TABLES
+
+PAPER = Path(__file__).parents[1] / "paper"
+
+
+def transcribed(number: str) -> dict[str, dict[str, float]]:
+    """Label as printed -> figures, from the transcription of the paper."""
+    rows: dict[str, dict[str, float]] = {}
+    with open(PAPER / f"table_{number}.csv", encoding="utf-8", newline="") as file:
+        for cell in csv.DictReader(file):
+            rows.setdefault(cell["row"], {})[cell["column"]] = float(cell["value"])
+    return rows
+
+
+def plain(label: str) -> str:
+    """A printed label without its star and its citation."""
+    return label.removesuffix(" *").partition(" (Devlin")[0].partition(" (Song")[0]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.number)
+class TestEveryTable:
+    def test_its_figures_are_the_papers(self, table: Table):
+        printed = transcribed(table.number)
+        deviation = printed.pop("Baseline standard deviation", None)
+        assert table.deviation == deviation
+        assert [row.label for row in table.rows] == [plain(label) for label in printed]
+        for row, (label, found) in zip(table.rows, printed.items(), strict=True):
+            assert row.paper == found, label
+            assert row.erratum is None  # none of the paper's slips is in these tables
+
+    def test_the_starred_row_is_derived_and_is_the_papers(self, table: Table):
+        printed = [plain(label) for label in transcribed(table.number) if label.endswith(" *")]
+        assert [row.label for row in table.rows if row.starred] == printed
+
+    def test_rows_differ_on_its_axes_alone(self, table: Table):
+        for row in table.rows:
+            assert set(row.experiment.differs(BASELINE)) <= set(table.axes)
+            assert row.experiment.seed == BASELINE.seed
+
+    def test_every_axis_is_used(self, table: Table):
+        assert {axis for row in table.rows for axis in row.experiment.differs(BASELINE)} == set(table.axes)
+
+
+def test_a_row_off_its_axes_is_refused():
+    with pytest.raises(ValueError, match="also differs in \\['objective'\\]"):
+        Table("0", "", ("pretraining",), (Row("stray", BASELINE.but(objective=PrefixLM())),))
+    with pytest.raises(ValueError, match="also differs in \\['seed'\\]"):
+        Table("0", "", ("objective",), (Row("lucky", BASELINE.but(seed=3)),))
+
+
+def test_twins_are_refused():
+    with pytest.raises(ValueError, match="one label"):
+        Table("0", "", ("objective",), (Row("a", BASELINE), Row("a", BASELINE.but(objective=PrefixLM()))))
+    with pytest.raises(ValueError, match="one experiment"):
+        Table("0", "", ("objective",), (Row("a", BASELINE), Row("b", BASELINE.but(objective=ReplaceSpans(0.15)))))
+
+
+def test_figures_are_seven():
+    assert tuple(figures(1, 2, 3, 4, 5, 6, 7)) == PAPER_COLUMNS
+    with pytest.raises(ValueError, match="6 figures"):
+        figures(1, 2, 3, 4, 5, 6)
+
+
+def test_a_row_is_found_by_its_experiment_whatever_the_seed():
+    row = find_row(TABLES, BASELINE.but(objective=SpanCorruption(mean_span=3), seed=2))
+    assert row is not None
+    assert (row.label, row.paper and row.paper["SGLUE"]) == ("3", 72.53)
+    assert find_row(TABLES, BASELINE.but(objective=SpanCorruption(0.25, 3))) is None
+    assert find_row(TABLES, BASELINE.but(objective=Deshuffle(), pretraining=0.5)) is None
