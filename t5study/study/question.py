@@ -1,0 +1,177 @@
+"""The question a study is asked: which scale, which text, which tasks. And the folder that is for one question.
+
+    question = ask("laptop", text=None, tasks=None, metric=None)       the embedded corpus and its six tasks
+    question.claim(out)
+
+A folder answers one question; asking another there is refused, naming what differs. More tables, or the rounds after
+the tables, are the same question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t5study.ground.errors import UserError
+from t5study.ground.machine import Machine, cores
+from t5study.ground.store import Store, canonical, read_json, write_json
+from t5study.study import scales
+from t5study.study.experiment import Experiment
+from t5study.study.plans import Chosen, Corpus, EmbeddedRows, Finetune, GivenRows, Setting, unfold
+from t5study.tasks.task import Task
+
+ASKED = "study.json"
+EMBEDDED = "pydocs"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """setting: what all runs share. text, tasks, metric: as they were typed, None for the embedded ones."""
+
+    setting: Setting
+    text: tuple[str, ...] | None
+    tasks: tuple[str, ...] | None
+    metric: str | None
+
+    @property
+    def scale(self) -> scales.Scale:
+        return self.setting.scale
+
+    @property
+    def corpus_name(self) -> str:
+        return " ".join(self.text) if self.text else EMBEDDED
+
+    def stage(self, experiment: Experiment) -> Finetune:
+        """The last stage of an experiment."""
+        return unfold(experiment, self.setting)
+
+    # --- its folder ---------------------------------------------------------------------------------------------
+
+    def compare(self, out: Path) -> dict[str, Any]:
+        """What the folder has been asked so far, {} if nothing. UserError if that was another question."""
+        path = out / ASKED
+        if not path.exists():
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise UserError(f"{out}: found something that is no study; choose another --out")
+            return {}
+        asked = read_json(path)
+        if not isinstance(asked, dict) or asked.get("format") != FORMAT or not isinstance(asked.get("question"), dict):
+            raise UserError(f"{path}: found a study of another format; choose another --out, or delete {out}")
+        if difference := _difference(asked["question"], self._value()):
+            raise UserError(f"{out}: was asked another question ({difference}); choose another --out, or delete it")
+        return asked
+
+    def claim(self, out: Path, *, rounds: bool = False, tables: Sequence[str] = ()) -> dict[str, Any]:
+        """Writes down what the folder is asked, beside what it was asked before; returns all of it. UserError if it
+        was asked another question."""
+        before = self.compare(out)
+        asked = {
+            "format": FORMAT,
+            "question": self._value(),
+            "scale": self.scale.name,
+            "text": list(self.text) if self.text else None,
+            "tasks": list(self.tasks) if self.tasks else None,
+            "metric": self.metric,
+            "rounds": rounds or before.get("rounds", False),
+            "tables": sorted({*before.get("tables", ()), *tables}, key=int),
+        }
+        if asked != before:
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / ASKED, asked)
+        return asked
+
+    def _value(self) -> dict[str, Any]:
+        """All that answers depend on, by name."""
+        return {
+            "scale": canonical(self.scale)["fields"],
+            "text": canonical(self.setting.corpus.value),
+            "tasks": [canonical(task) for task in self.setting.tasks],
+        }
+
+    def load_tasks(self, store: Store) -> list[Task]:
+        """The tasks, once their rows are in the store."""
+        return [task.load(store) for task in self.setting.tasks]
+
+
+def ask(scale: str, text: Sequence[str] | None, tasks: Sequence[str] | None, metric: str | None) -> Question:
+    """Reads no text and renders no embedded task; own task files are read and checked. UserError for every mistake."""
+    chosen = _chosen(tasks, metric)
+    setting = Setting(scales.find(scale), _corpus(text), chosen)
+    return Question(setting, tuple(text) if text else None, tuple(tasks) if tasks else None, metric)
+
+
+def _corpus(text: Sequence[str] | None) -> Corpus:
+    from t5study.corpus import pydocs
+    from t5study.corpus.read import text_files
+
+    source = text_files(list(text)) if text else pydocs.here()
+    return Corpus(source.value, source)
+
+
+def _chosen(tasks: Sequence[str] | None, metric: str | None) -> tuple[Chosen, ...]:
+    from t5study import pydocs
+    from t5study.tasks import pydocs as benchmark
+    from t5study.tasks.task import find
+
+    embedded = EmbeddedRows(pydocs.versions(), pydocs.READING, benchmark.RENDERING)
+    if not tasks:
+        return tuple(Chosen(embedded, name) for name in benchmark.TASKS)
+    found, headings = [], dict[str, str]()
+    for address in tasks:
+        module, _, name = address.partition("/")
+        if module == EMBEDDED and name in benchmark.TASKS:
+            found.append(Chosen(embedded, name))
+            column = name
+        else:
+            task = find(address, metric)
+            found.append(Chosen(GivenRows(task.value, address, metric)))
+            column = task.column
+        if column in headings:
+            raise UserError(
+                f"{address}: its column would be called {column!r}, as that of {headings[column]} is; "
+                "give one of them another name in its settings"
+            )
+        if column == "mean" or column.endswith(" nats"):
+            raise UserError(
+                f"{address}: its column would be called {column!r}, as one of ours is; give it another name"
+            )
+        headings[column] = address
+    return tuple(found)
+
+
+def _difference(there: Any, here: Any, where: str = "") -> str:
+    """The first place in which two canonical values differ, for people; "" if there is none."""
+    if there == here:
+        return ""
+    if where == "text":
+        return "other text, or other versions of the packages it is in"
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in [*here, *(name for name in there if name not in here)]:
+            if there.get(name) != here.get(name):
+                return _difference(there.get(name), here.get(name), f"{where}.{name}" if where else name)
+    if where == "tasks":
+        return "other tasks, or other rows in them"
+    return f"{where}: {_short(there)} there, {_short(here)} now"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and "float" in value:
+        return f"{float.fromhex(value['float']):g}"
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+# --- where it is worked on ----------------------------------------------------------------------------------------
+
+
+def workers_here(machine: Machine, asked: int | None) -> int:
+    """How many runs side by side: as asked, else one a core (one a GPU), as far as memory goes at 1 GiB each."""
+    import psutil
+
+    if asked:
+        return asked
+    room = int(psutil.virtual_memory().available / 2**30)
+    return 1 if machine.device == "cuda" else max(1, min(cores(), room))

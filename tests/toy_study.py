@@ -1,0 +1,163 @@
+"""Stages, text and tasks small enough to play a study with: importable by worker processes, which the tests are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import xxhash
+
+from t5study.ground.errors import UserError
+from t5study.ground.store import MANIFEST, Store, read_json, write_json
+from t5study.study.plans import (
+    COST,
+    RESULT,
+    Chosen,
+    Corpus,
+    Finetune,
+    GivenRows,
+    Place,
+    Setting,
+    Stage,
+    folder,
+    has,
+    needed,
+)
+from t5study.study.question import Question
+from t5study.study.scales import SMOKE
+from t5study.tasks.task import Row, Rows, Task, keep, make_task
+
+
+@dataclass(frozen=True)
+class NoText:
+    """A source that may not be read: for tests of what comes before reading."""
+
+    value: str
+
+    def pages(self) -> Iterator[Any]:
+        raise AssertionError("read")
+
+
+def toy_task(name: str = "parity") -> Task:
+    """Whether the last digit is even. 30 rows to train on, 12 to score."""
+
+    def rows(numbers: range) -> tuple[Row, ...]:
+        return tuple(Row(str(n), f"parity of {n}", "even" if n % 2 == 0 else "odd") for n in numbers)
+
+    splits = Rows({"train": rows(range(100, 130)), "validation": rows(range(200, 212))})
+    return make_task(name, splits, metric="accuracy", labels=("odd", "even"))
+
+
+def toy_setting(text: str = "some text", names: tuple[str, ...] = ("parity", "sign")) -> Setting:
+    """A setting of which nothing is in a store."""
+    source = NoText(text)
+    rows = tuple(Chosen(GivenRows(toy_task(name).value, f"{name}.jsonl", None)) for name in names)
+    return Setting(SMOKE, Corpus(source.value, source), rows)
+
+
+def toy_question() -> Question:
+    return Question(toy_setting(), ("some*.txt",), ("parity.jsonl", "sign.jsonl"), None)
+
+
+# --- a store as if everything had been run ------------------------------------------------------------------------
+
+
+def put(store: Store, stage: Stage, result: dict[str, Any], **files: dict[str, Any]) -> None:
+    """A finished stage with these numbers. Nothing is synced: no test pulls the plug."""
+    path = folder(store, stage)
+    path.mkdir(parents=True, exist_ok=True)
+    if isinstance(stage, GivenRows):
+        keep(toy_task(stage.value.name), path)
+    written = {f"{name}.json": value for name, value in files.items()} | {RESULT: result, COST: {"seconds": 2.0}}
+    for name, value in {
+        **written,
+        MANIFEST: {"files": {name: {"xxh3": digest(value)} for name, value in written.items()}},
+    }.items():
+        (path / name).write_text(json.dumps(value))
+
+
+def digest(value: Any) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(value).encode())
+
+
+def put_run(store: Store, stage: Finetune, nats: float, accuracy: float = 50.0) -> None:
+    """A finished run, with all before it: every task has these scores."""
+
+    def score(value: float) -> dict[str, Any]:
+        return {"value": value, "step": 3, "low": value - 0.1, "high": value + 0.1, "n": 12, "unreadable": 0}
+
+    trained = {"first_loss": 5.5, "last_loss": 4.0, "tokens": 1000, "target_tokens": 300, "parameters": 12345}
+    for one in needed([stage]).values():
+        if has(store, one):
+            continue
+        if isinstance(one, Finetune):
+            scores = {"metric": score(accuracy), "nats": score(nats), "metrics": {"accuracy": accuracy}}
+            put(store, one, {**trained, "tasks": {task.rows.value.name: scores for task in one.tasks}})  # type: ignore
+        elif one.kind == "tokens":
+            put(store, one, {}, tokens={"documents": 7, "tokens": 99})
+        elif one.kind == "vocabulary":
+            put(store, one, {"pieces": 300, "asked": 300, "digest": "ab"})
+        else:
+            put(store, one, trained)
+
+
+# --- stages that behave badly -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Toy(Stage):
+    """Writes its name; or fails, dies or dawdles. after: its parents. mode: what it does.
+
+    "dies once" kills its process the first time it is built, "dies" every time, "wrong" is a user's mistake, "broken"
+    a bug, "waits" takes until the file `go` is there.
+    """
+
+    name: str
+    mode: str = ""
+    after: tuple[Toy, ...] = ()
+    training: bool = True
+    weight: float = 1.0
+    go: str = field(default="", compare=False, metadata={"fingerprint": False})
+    kind: ClassVar[str] = "toy"
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return self.after
+
+    @property
+    def steps_of_training(self) -> int:
+        return 10 if self.training else 0
+
+    @property
+    def work(self) -> float:
+        return self.weight
+
+    def build(self, work: Path, place: Place) -> None:
+        if self.mode == "wrong":
+            raise UserError(f"{self.name}: found nonsense; give sense")
+        if self.mode == "broken":
+            raise RuntimeError("a bug")
+        if self.mode == "dies" or (self.mode == "dies once" and not (work / "been").exists()):
+            (work / "been").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.mode == "waits":
+            (work / "waiting").touch()
+            until = time.monotonic() + 60
+            while not Path(self.go).exists() and time.monotonic() < until:
+                time.sleep(0.01)
+        write_json(work / RESULT, {"name": self.name, "process": os.getpid(), "at": time.monotonic()})
+
+
+def toy_result(store: Store, toy: Toy) -> dict[str, Any]:
+    """What a finished toy wrote."""
+    return read_json(folder(store, toy) / RESULT)
