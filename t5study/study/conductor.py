@@ -1,0 +1,165 @@
+"""The conductor: builds the stages that are missing, keeps every worker busy, and survives what happens to them.
+
+    with Conductor(store, workers, machine) as conductor:
+        conductor.run(wanted, meanwhile)
+
+returns when every wanted stage is in the store or has failed. Stages of `meanwhile` fill workers that would be idle;
+those still running go on into the next `run`. Stages with the longest way to go come first. What is in the store is
+not touched, so a study that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from t5study.ground.errors import Stopped, UserError
+from t5study.ground.machine import Machine
+from t5study.ground.store import Store
+from t5study.study.plans import Stage, has, needed, stage_id
+from t5study.study.watch import Watch
+from t5study.study.workers import Broken, Done, Pool, Step
+
+ATTEMPTS = 3  # a stage whose worker died is tried again; one that kills three is not worth a fourth
+GRACE = 25.0  # seconds to save in: schedulers commonly kill after 30
+
+
+class Conductor:
+    """failed: stage id -> reason, of this session. built: ids of the stages it has built, in order. attempts: how often
+    a stage is begun whose worker dies."""
+
+    def __init__(
+        self, store: Store, workers: int, machine: Machine, watch: Watch | None = None, attempts: int = ATTEMPTS
+    ):
+        self.attempts = attempts
+        self.store, self.failed, self.built = store, dict[str, str](), list[str]()
+        self._pool = Pool(store.root, workers, machine)
+        self._watch = watch or Watch(workers)
+        self._running: dict[str, int] = {}
+        self._attempts: dict[str, int] = {}
+        self._signum: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Conductor:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    self._before[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Whatever ends the study, workers save first. A second Ctrl-C does not wait for them."""
+        try:
+            self._pool.stop(GRACE if self._running else 0.0)
+        except KeyboardInterrupt:
+            self._pool.stop(0.0)
+        finally:
+            self._watch.close()
+            for signum, handler in self._before.items():
+                signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, signum: int, frame: object) -> None:
+        if self._signum is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signum = signum
+
+    # --- what is there ------------------------------------------------------------------------------------------
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the stage is in the store."""
+        return has(self.store, stage)
+
+    def reason(self, stage: Stage) -> str | None:
+        """Why the stage failed in this session; None if it did not."""
+        return self.failed.get(stage_id(stage))
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    def run(self, wanted: Iterable[Stage], meanwhile: Iterable[Stage] = (), expected: Iterable[Stage] = ()) -> None:
+        """Builds what is missing of `wanted`, and of `meanwhile` as there is room. expected: all that the study will
+        come to as far as is known, for the share done. Raises Stopped after a signal; UserError if a stage fails that
+        everything rests on (text, vocabulary, tasks)."""
+        goals = needed(wanted)
+        stages = goals | needed(meanwhile)
+        hoped = needed(expected) | stages
+        there = {name for name, stage in hoped.items() if has(self.store, stage)}
+        if goals.keys() <= there:
+            return
+        self._watch.expect(hoped, there)
+        urgency = _urgency(stages, goals.keys())
+        waiting = {name for name in stages if name not in there and name not in self.failed}
+        while any(name in waiting for name in goals):
+            self._fail_heirs(stages, waiting)
+            ready = [
+                name
+                for name in sorted(waiting - self._running.keys(), key=urgency.__getitem__)
+                if all(stage_id(parent) in there for parent in stages[name].parents)
+            ]
+            for k, name in zip(self._pool.free(), ready, strict=False):
+                self._running[name] = k
+                self._attempts[name] = self._attempts.get(name, 0) + 1
+                self._pool.give(k, stages[name])
+                self._watch.begin(k, stages[name])
+            for k, stage, message in self._pool.messages(0.25):
+                name = stage_id(stage)
+                if isinstance(message, Step):
+                    self._watch.step(k, message)
+                    continue
+                del self._running[name]
+                self._watch.end(k, done=isinstance(message, Done))
+                if isinstance(message, Done):
+                    there.add(name)
+                    waiting.discard(name)
+                    self.built.append(name)
+                elif self._signum is None:
+                    self._broken(stage, message, waiting)
+            self._watch.show()
+            if self._signum is not None:
+                raise Stopped(self._signum)
+
+    def _broken(self, stage: Stage, broken: Broken, waiting: set[str]) -> None:
+        """A stage could not be built: it is tried again, or given up."""
+        name = stage_id(stage)
+        if not broken.final and self._attempts[name] < self.attempts:
+            self._watch.say(f"{stage.label}: {broken.reason}; trying again")
+            return
+        tried = "" if broken.final else f" ({self.attempts} times)"
+        self.failed[name] = f"{stage.label}: {broken.reason}{tried}"
+        waiting.discard(name)
+        if broken.trace:
+            path = _keep_trace(self.store.root.parent, name, broken.trace)
+            self._watch.say(f"{stage.label}: the traceback is in {path}")
+        if not stage.steps_of_training:
+            raise UserError(broken.reason if broken.final else f"{self.failed[name]}; nothing can go on without it")
+        self._watch.say(f"failed: {self.failed[name]}; the study goes on without it")
+
+    def _fail_heirs(self, stages: dict[str, Stage], waiting: set[str]) -> None:
+        """What rests on a failed stage fails with it."""
+        for name in list(stages):  # parents come first
+            for parent in stages[name].parents:
+                if name in waiting and (reason := self.failed.get(stage_id(parent))):
+                    self.failed[name] = reason
+                    waiting.discard(name)
+
+
+def _urgency(stages: dict[str, Stage], goals: Iterable[str]) -> dict[str, tuple[bool, float]]:
+    """What sorts stages: goals first, and among them those with the longest way to go, their own work counted. So
+    fine-tuning waits while there is pre-training to begin, and all workers end at about the same time."""
+    way = {name: 0.0 for name in stages}
+    for name in reversed(stages):  # children come last, so they are seen before their parents
+        way[name] += stages[name].work
+        for parent in stages[name].parents:
+            above = stage_id(parent)
+            way[above] = max(way[above], way[name])
+    goals = set(goals)
+    return {name: (name not in goals, -way[name]) for name in stages}
+
+
+def _keep_trace(out: Path, name: str, trace: str) -> Path:
+    path = out / "failures" / f"{name.replace('/', '-')}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(trace, encoding="utf-8")
+    return path

@@ -1,0 +1,193 @@
+"""What people see while a study runs: how much is done, how long it will take, and what every worker is at.
+
+On a terminal a block of live lines; elsewhere one plain line every ten seconds. All of it on stderr: stdout is for
+results. Time left is guessed from what stages of the same kind have taken in this session.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO
+
+from t5study.ground.journal import duration
+from t5study.study.plans import Stage, stage_id
+from t5study.study.workers import Step
+
+_SHOWN = 16  # workers that get a live line of their own
+
+
+class _Seat:
+    """A worker's stage and how far it is."""
+
+    def __init__(self, stage: Stage, now: float):
+        self.stage, self.began = stage, now
+        self.first: int | None = None
+        self.last = Step()
+
+    @property
+    def share(self) -> float:
+        """Part of the stage that is done, 0 where nobody can tell."""
+        return min(1.0, self.last.step / self.stage.steps_of_training) if self.stage.steps_of_training else 0.0
+
+    @property
+    def share_here(self) -> float:
+        """Part of the stage that this worker has done: all but what a killed one had done before it."""
+        return self.share - (self.first or 0) / max(1, self.stage.steps_of_training)
+
+    def text(self, now: float) -> str:
+        total = self.stage.steps_of_training
+        if not total:
+            return f"{self.stage.label} · {duration(now - self.began)}"
+        parts = [f"{self.stage.label} · step {self.last.step:,}/{total:,}"]
+        if self.last.text:
+            parts.append(self.last.text)
+        elif self.last.loss is not None:
+            parts.append(f"loss {self.last.loss:.3f} · {self.last.tokens_per_second:,.0f} tokens/s")
+        return " · ".join(parts)
+
+
+class Watch:
+    """Told by the conductor what begins, goes on and ends; shows it."""
+
+    def __init__(
+        self,
+        workers: int,
+        *,
+        every: float = 10.0,
+        out: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.workers, self.every, self.clock = workers, every, clock
+        self.out = out or sys.stderr
+        self._expected: dict[str, Stage] = {}
+        self._there: set[str] = set()
+        self._seats: dict[int, _Seat] = {}
+        self._took: dict[str, tuple[float, float]] = {}  # kind -> seconds and work of what was done in this session
+        self._began: float | None = None
+        self._shown = clock()
+        self._live: Any = None
+
+    # --- what the conductor tells -------------------------------------------------------------------------------
+
+    def expect(self, stages: dict[str, Stage], there: Iterable[str]) -> None:
+        """All stages that the study will come to, as far as is known, and those that are done."""
+        self._expected, self._there = dict(stages), set(there) & stages.keys()
+        if self._began is None:
+            self._began = self.clock()
+            self.say(f"{len(self._there)} of {len(stages)} stages are there; {self.workers} workers")
+            self._live = _live(self.out)
+
+    def begin(self, k: int, stage: Stage) -> None:
+        self._seats[k] = _Seat(stage, self.clock())
+
+    def step(self, k: int, step: Step) -> None:
+        seat = self._seats[k]
+        if step.text:
+            step = Step(seat.last.step, seat.last.loss, 0.0, step.text)
+        elif seat.first is None:
+            seat.first = max(0, step.step - 1)
+        seat.last = step
+
+    def end(self, k: int, done: bool) -> None:
+        seat = self._seats.pop(k)
+        if not done:
+            return
+        seconds = self.clock() - seat.began
+        self._there.add(stage_id(seat.stage))
+        share = 1 - (seat.first or 0) / max(1, seat.stage.steps_of_training)
+        before = self._took.get(seat.stage.kind, (0.0, 0.0))
+        self._took[seat.stage.kind] = before[0] + seconds, before[1] + share * seat.stage.work
+        if seat.stage.steps_of_training:
+            loss = "" if seat.last.loss is None else f" · loss {seat.last.loss:.3f}"
+            self.say(f"done: {seat.stage.label} · {duration(seconds)}{loss}")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._live:
+            self._live.console.print(text, highlight=False, markup=False)
+        else:
+            print(f"study: {text}", file=self.out, flush=True)
+
+    def show(self) -> None:
+        """Draws the lines anew, if it is time."""
+        now = self.clock()
+        if self._live:
+            self._live.update(self._block(now))
+        elif now - self._shown >= self.every:
+            seats = [f"[{k + 1}] {seat.text(now)}" for k, seat in sorted(self._seats.items())]
+            print(f"study: {self._head(now)} | {' | '.join(seats)}", file=self.out, flush=True)
+            self._shown = now
+
+    def close(self) -> None:
+        """Takes the live lines down."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    # --- how much is done -----------------------------------------------------------------------------------------
+
+    @property
+    def share(self) -> float:
+        """Part of the expected work that is done."""
+        total = sum(stage.work for stage in self._expected.values())
+        done = sum(self._expected[name].work for name in self._there if name in self._expected)
+        done += sum(seat.share * seat.stage.work for seat in self._seats.values())
+        return min(1.0, done / total) if total else 1.0
+
+    def seconds_left(self) -> float | None:
+        """None until anything has been timed. Each kind of stage at its own speed; one that has not been seen at
+        the speed of all."""
+        now = self.clock()
+        took = dict(self._took)
+        for seat in self._seats.values():
+            if seat.share_here > 0.1:
+                seconds, work = took.get(seat.stage.kind, (0.0, 0.0))
+                took[seat.stage.kind] = seconds + now - seat.began, work + seat.share_here * seat.stage.work
+        known = {kind: (s, w) for kind, (s, w) in took.items() if kind in ("pretrain", "finetune") and w > 0}
+        if not known:
+            return None
+        usual = sum(s for s, _ in known.values()) / sum(w for _, w in known.values())
+        begun = {stage_id(seat.stage): seat.share for seat in self._seats.values()}
+        left = 0.0
+        for name, stage in self._expected.items():
+            if name not in self._there:
+                seconds, work = known.get(stage.kind, (usual, 1.0))
+                left += stage.work * (1 - begun.get(name, 0.0)) * seconds / work
+        return left / self.workers
+
+    def _head(self, now: float) -> str:
+        left = self.seconds_left()
+        ran = duration(0.0 if self._began is None else now - self._began)
+        return (
+            f"{self.share:.0%} done · {ran} so far · {'' if left is None else f'about {duration(left)} left'}".rstrip(
+                " ·"
+            )
+        )
+
+    def _block(self, now: float) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        head = Table.grid(padding=(0, 1), expand=True)
+        head.add_column(ratio=1)
+        head.add_column()
+        head.add_row(ProgressBar(total=1.0, completed=self.share), Text(self._head(now)))
+        seats = sorted(self._seats.items())
+        lines = [Text(f"{k + 1:>3}  {seat.text(now)}", overflow="ellipsis", no_wrap=True) for k, seat in seats]
+        more = [Text(f"     and {len(lines) - _SHOWN} more")] if len(lines) > _SHOWN else []
+        return Group(head, *lines[:_SHOWN], *more)
+
+
+def _live(out: TextIO) -> Any:
+    if not out.isatty():
+        return None
+    from rich.console import Console
+    from rich.live import Live
+
+    live = Live(console=Console(file=out), refresh_per_second=4, transient=True)
+    live.start()
+    return live

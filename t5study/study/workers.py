@@ -1,0 +1,193 @@
+"""Workers: processes that build stages side by side, one torch thread each, because a small run cannot fill two cores.
+
+The parent sends a stage down a pipe; the worker builds it and reports how it gets on. A worker that dies takes nothing
+with it: the stage's folder has what its last checkpoint had, and the parent starts another. Workers die with the
+parent (the kernel sees to it), so a killed study leaves none behind.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from t5study.ground.errors import Stopped, UserError
+from t5study.ground.machine import Machine, die_with_parent, use
+from t5study.ground.store import Store
+from t5study.study.plans import Place, Stage, build
+
+# --- what a worker says ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of training is done, or (text) something else is going on."""
+
+    step: int = 0
+    loss: float | None = None
+    tokens_per_second: float = 0.0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Done:
+    """The stage is in the store."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The stage could not be built. final: building it again would end the same way, so do not."""
+
+    reason: str
+    final: bool
+    trace: str = ""
+
+
+Message = Step | Done | Broken
+
+
+# --- in the worker ------------------------------------------------------------------------------------------------
+
+
+class _Reporter:
+    """Tells the parent how a stage gets on, a few times a second at most."""
+
+    def __init__(self, parent: Connection, every: float = 0.5):
+        self._parent, self._every = parent, every
+        self._told: float | None = None
+        self._tokens = 0
+
+    def update(self, step: int, *, tokens: int = 0, loss: float | None = None) -> None:
+        self._tokens += tokens
+        now = time.monotonic()
+        if self._told is None:  # the first: where a run begins, or goes on
+            self._parent.send(Step(step, loss))
+        elif now - self._told >= self._every:
+            self._parent.send(Step(step, loss, self._tokens / (now - self._told)))
+        else:
+            return
+        self._told, self._tokens = now, 0
+
+    def say(self, text: str) -> None:
+        self._parent.send(Step(text=text))
+        if self._told is not None:
+            self._told, self._tokens = time.monotonic(), 0  # what it says takes time that is no step's
+
+    def close(self) -> None:
+        """Nothing to take down."""
+
+
+def _work(pipe: Connection, root: Path, machine: Machine, parent: int) -> None:
+    """A worker's life: stages until the pipe closes."""
+    die_with_parent()
+    if os.getppid() != parent:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
+    use(machine)
+    store = Store(root)
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            stage: Stage = pipe.recv()
+            try:
+                build(stage, Place(store, machine, _Reporter(pipe)))
+                pipe.send(Done())
+            except Stopped:
+                return
+            except UserError as error:
+                pipe.send(Broken(str(error), final=True))
+            except MemoryError:
+                pipe.send(Broken("out of memory", final=False))
+                return
+            except Exception as error:  # a bug of ours: the study goes on without the stage, and tells
+                pipe.send(Broken(f"{type(error).__name__}: {error}", final=True, trace=traceback.format_exc()))
+
+
+# --- in the parent ------------------------------------------------------------------------------------------------
+
+
+class _Worker:
+    def __init__(self, root: Path, machine: Machine):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, root, machine, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.stage: Stage | None = None
+
+
+class Pool:
+    """Up to `size` workers on one store, started when there is work for them. Workers are known by number, from 0."""
+
+    def __init__(self, root: Path, size: int, machine: Machine):
+        self._root, self._machine = root, machine
+        self._workers: list[_Worker | None] = [None] * size
+        # For children, before torch and numba read them: threads of theirs would only get in each other's way.
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ.setdefault(name, str(machine.threads))
+
+    @property
+    def size(self) -> int:
+        return len(self._workers)
+
+    def free(self) -> list[int]:
+        """Workers without a stage."""
+        return [k for k, worker in enumerate(self._workers) if worker is None or worker.stage is None]
+
+    def give(self, k: int, stage: Stage) -> None:
+        """Hands a stage to a free worker."""
+        worker = self._workers[k] or _Worker(self._root, self._machine)
+        self._workers[k] = worker
+        worker.stage = stage
+        with suppress(BrokenPipeError):  # it died idle: `messages` will see that
+            worker.pipe.send(stage)
+
+    def messages(self, seconds: float) -> Iterator[tuple[int, Stage, Message]]:
+        """What workers have said, waiting up to so many seconds for the first word. A death is told as Broken."""
+        busy = {worker.pipe: k for k, worker in enumerate(self._workers) if worker and worker.stage}
+        for pipe in wait(list(busy), seconds):
+            k = busy[pipe]  # type: ignore[index]
+            worker = self._workers[k]
+            assert worker is not None
+            assert worker.stage is not None
+            stage = worker.stage
+            try:
+                message: Any = worker.pipe.recv()
+            except (EOFError, OSError):
+                worker.process.join()
+                message = Broken(_death(worker.process.exitcode), final=False)
+            if isinstance(message, Broken) and not message.final:
+                worker.pipe.close()
+                self._workers[k] = None
+            elif not isinstance(message, Step):
+                worker.stage = None
+            yield k, stage, message
+
+    def stop(self, grace: float) -> None:
+        """Asks workers to save and leave; those that have not after `grace` seconds are killed (and lose what came
+        after their last checkpoint)."""
+        alive = [worker for worker in self._workers if worker]
+        for worker in alive:
+            worker.process.terminate()
+        until = time.monotonic() + grace
+        for worker in alive:
+            worker.process.join(max(0.0, until - time.monotonic()))
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
+        self._workers = [None] * self.size
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        hint = ", which is what happens when memory runs out" if -code == signal.SIGKILL else ""
+        return f"its process was killed by {name}{hint}"
+    return f"its process ended with code {code}"

@@ -1,0 +1,210 @@
+"""The conductor with real worker processes: order, deaths, mistakes, signals."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from toy_study import Toy, toy_result
+
+from t5study.ground.errors import UserError
+from t5study.ground.machine import Machine
+from t5study.ground.store import Store
+from t5study.study.conductor import Conductor
+from t5study.study.plans import stage_id
+from t5study.study.watch import Watch
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests"
+
+
+def conducted(
+    store: Store, workers: int, act: Callable[[Conductor], None], every: float = 10.0
+) -> tuple[Conductor, str]:
+    """Runs `act` with a conductor; returns it and what people saw."""
+    out = io.StringIO()
+    with Conductor(store, workers, Machine(), Watch(workers, every=every, out=out), attempts=2) as conductor:
+        act(conductor)
+    return conductor, out.getvalue()
+
+
+def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Conductor, str, dict[str, Toy]]:
+    """One study of every kind of stage: workers are costly to start, so all that ends by itself is tried in one go."""
+    store = Store(tmp_path_factory.mktemp("study") / "store")
+    text = Toy("text", training=False)
+    short, long = Toy("short", after=(text,), weight=0.5), Toy("long", after=(text,), weight=5.0)
+    tuned = Toy("tuned", after=(long,), weight=1.0)
+    cast = {
+        "text": text,
+        "short": short,
+        "long": long,
+        "tuned": tuned,
+        "unlucky": Toy("unlucky", "dies once", (text,), weight=4.0),
+        "deadly": Toy("deadly", "dies", (text,), weight=3.0),
+        "wrong": Toy("wrong", "wrong", (text,), weight=2.5),
+        "broken": Toy("broken", "broken", (text,), weight=2.0),
+    }
+    cast["heir"] = Toy("heir", after=(cast["wrong"],), weight=0.5)
+    spare = Toy("spare", after=(text,), weight=9.0)
+
+    def act(conductor: Conductor) -> None:
+        conductor.run(cast.values(), [spare])
+
+    conductor, said = conducted(store, 1, act)
+    return store, conductor, said, cast | {"spare": spare}
+
+
+def test_the_longest_way_goes_first_and_what_is_not_wanted_last(played):
+    _, conductor, _, cast = played
+    names = {stage_id(toy): name for name, toy in cast.items()}
+    assert [names[one] for one in conductor.built if names[one] != "spare"] == [
+        "text",
+        "long",
+        "unlucky",
+        "tuned",
+        "short",
+    ]
+    assert "spare" not in {names[one] for one in conductor.built}  # one worker was never idle
+
+
+def test_a_worker_that_dies_is_replaced_and_its_stage_tried_again(played):
+    store, _, said, cast = played
+    assert toy_result(store, cast["unlucky"])["name"] == "unlucky"
+    assert "unlucky: its process was killed by SIGKILL" in said
+    assert toy_result(store, cast["text"])["process"] != toy_result(store, cast["tuned"])["process"]
+
+
+def test_a_stage_that_kills_every_worker_fails_and_the_study_goes_on(played):
+    _, conductor, said, cast = played
+    assert conductor.reason(cast["deadly"]) is not None
+    assert "(2 times)" in conductor.reason(cast["deadly"])
+    assert "failed: deadly: its process was killed by SIGKILL" in said
+    assert conductor.reason(cast["short"]) is None
+
+
+def test_a_mistake_is_not_tried_again_and_takes_what_rests_on_it_along(played):
+    _, conductor, said, cast = played
+    assert conductor.reason(cast["wrong"]) == "wrong: wrong: found nonsense; give sense"
+    assert conductor.reason(cast["heir"]) == conductor.reason(cast["wrong"])
+    assert "wrong: found nonsense; give sense; trying again" not in said
+    assert not conductor.has(cast["heir"])
+
+
+def test_a_bug_leaves_its_traceback(played):
+    store, conductor, said, cast = played
+    assert conductor.reason(cast["broken"]) == "broken: RuntimeError: a bug"
+    (trace,) = (store.root.parent / "failures").iterdir()
+    assert "in build" in trace.read_text()
+    assert str(trace) in said
+
+
+def test_what_is_there_is_not_built_again(played):
+    store, _, _, cast = played
+    again, said = conducted(store, 2, lambda conductor: conductor.run([cast["tuned"], cast["unlucky"]]))
+    assert again.built == []
+    assert said == ""  # nothing to do, nothing to say, no worker started
+
+
+def test_a_stage_that_everything_rests_on_stops_the_study(tmp_path: Path):
+    text = Toy("text", "wrong", training=False)
+    with pytest.raises(UserError, match=r"^text: found nonsense; give sense$"):
+        conducted(Store(tmp_path / "store"), 1, lambda conductor: conductor.run([Toy("run", after=(text,))]))
+
+
+def test_two_workers_work_at_once_and_a_spare_stage_fills_one(tmp_path: Path):
+    store, go = Store(tmp_path / "store"), tmp_path / "go"
+    slow = Toy("slow", "waits", go=str(go))
+    spare = Toy("spare", weight=0.1)
+
+    def act(conductor: Conductor) -> None:
+        # `slow` ends when `follower` has been built, which the other worker does meanwhile.
+        follower = Toy("follower", "waits", go=str(store.root / ".partial"), weight=0.5)
+        conductor.run([follower], [spare, slow])
+        go.touch()
+        conductor.run([slow, spare])
+
+    conductor, _ = conducted(store, 2, act)
+    assert len(conductor.built) == 3
+
+
+def run_waiting(out: Path, *more: str) -> subprocess.Popen[str]:
+    """A study of one stage that waits for a file that never comes, in a process of its own."""
+    code = f"""
+import sys
+from pathlib import Path
+from t5study.ground.errors import Stopped
+from t5study.ground.machine import Machine
+from t5study.ground.store import Store
+from t5study.study.conductor import Conductor
+from t5study.study.plans import stage_id
+from toy_study import Toy
+if __name__ == "__main__":
+    try:
+        with Conductor(Store(Path({str(out)!r})), 1, Machine()) as conductor:
+            conductor.run([Toy("one", "waits", go="/nowhere")])
+    except Stopped as stopped:
+        print(stopped)
+        sys.exit(stopped.code)
+"""
+    script = out.parent / "study.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{TESTS}"}
+    return subprocess.Popen([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def children(process: int) -> list[int]:
+    """Ids of a process's children."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == process:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's promise is Linux's")
+def test_a_killed_study_leaves_no_workers(tmp_path: Path):
+    study = run_waiting(tmp_path / "store")
+    wait_for(lambda: any((tmp_path / "store").glob(".partial/*/waiting")))
+    workers = children(study.pid)
+    assert workers
+    study.kill()
+    study.wait()
+    wait_for(lambda: not any(map(alive, workers)))
+
+
+def test_sigterm_stops_workers_and_exits_75(tmp_path: Path):
+    study = run_waiting(tmp_path / "store")
+    wait_for(lambda: any((tmp_path / "store").glob(".partial/*/waiting")))
+    workers = children(study.pid)
+    study.send_signal(signal.SIGTERM)
+    out, _ = study.communicate(timeout=60)
+    assert study.returncode == 75
+    assert out == "stopped by signal 15; run the same command again to go on\n"
+    assert not any(map(alive, workers))
+    assert not list((tmp_path / "store").glob("toy/*"))
