@@ -1,0 +1,296 @@
+"""The rounds: the paper's search order (section 3.3, figure 5), each round's winner going on to the next.
+
+    1  which objective?            prefix language modelling, BERT-style, deshuffling            Table 4
+    2  which corruption strategy?  what stands in the gaps and what is asked for, of the winner  Table 5
+    3  which corruption rate?      10, 15, 25, 50 % of the winner                                Table 6
+    4  which span length?          i.i.d., 2, 3, 5, 10 tokens of the winner                      Table 7
+
+All candidates of a round run side by side; where a worker would be idle it takes candidates of later rounds that are
+certain, and repeats of the baseline and of fine-tuning without pre-training, from which the noise is known. A round is
+decided by the mean over a candidate's runs in the scale's verdict column. Whatever lies within two of our baseline's
+standard deviations of the best is tied with it, and the verdict says so; the best goes on all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t5study.ground.machine import here
+from t5study.ground.store import Store
+from t5study.objectives import BertStyle, Denoising, Deshuffle, Objective, PrefixLM
+from t5study.study import ledger
+from t5study.study.baseline import BASELINE
+from t5study.study.conductor import Conductor
+from t5study.study.experiment import Experiment
+from t5study.study.ledger import NO_PRETRAINING, Ledger, label, seeds_of
+from t5study.study.noise import spread, within_two
+from t5study.study.plans import Stage
+from t5study.study.question import Question, ask, workers_here
+
+OBJECTIVES: tuple[Objective, ...] = (PrefixLM(), BertStyle(), Deshuffle())
+STRATEGIES = (("mask_random", "full"), ("mask", "full"), ("unique", "unique"), ("drop", "drop"))  # Table 5's order
+RATES = (0.10, 0.15, 0.25, 0.50)
+SPANS = (None, 2.0, 3.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Round:
+    """candidates: what is made of the objective that goes on from the round before."""
+
+    number: int
+    title: str
+    table: str
+    candidates: Callable[[Denoising], tuple[Objective, ...]]
+
+
+def strategies(winner: Denoising) -> tuple[Objective, ...]:
+    """The same tokens hidden, said in each of the four ways."""
+    return tuple(dataclasses.replace(winner, inputs=inputs, targets=targets) for inputs, targets in STRATEGIES)
+
+
+def rates(winner: Denoising) -> tuple[Objective, ...]:
+    """More or fewer tokens hidden."""
+    return tuple(dataclasses.replace(winner, rate=rate) for rate in RATES)
+
+
+def spans(winner: Denoising) -> tuple[Objective, ...]:
+    """As many tokens hidden, one by one or in longer runs."""
+    return tuple(dataclasses.replace(winner, mean_span=span) for span in SPANS)
+
+
+ROUNDS = (
+    Round(1, "Which objective?", "4", lambda winner: OBJECTIVES),
+    Round(2, "Which corruption strategy?", "5", strategies),
+    Round(3, "Which corruption rate?", "6", rates),
+    Round(4, "Which span length?", "7", spans),
+)
+
+
+# --- judging ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """winner: label of the best. ties: of those within noise of it. goes_on: the objective of the next round; None if
+    nothing can."""
+
+    winner: str | None
+    ties: tuple[str, ...]
+    goes_on: Objective | None
+    sentence: str
+
+
+def judge(
+    values: dict[Objective, float],
+    failed: dict[Objective, str],
+    std: float | None,
+    column: str,
+    higher_is_better: bool,
+    last: bool = False,
+) -> Verdict:
+    """Candidates' numbers -> who wins, who is tied, who goes on. std: of our repeated baselines, None if unknown.
+
+    >>> judge({PrefixLM(): 3.1, BertStyle(): 3.3}, {}, 0.05, "mean nats", False).sentence.split(":")[0]
+    'prefix LM wins on mean nats with 3.1'
+    """
+    lost = "".join(f" {objective.label} failed: {reason}." for objective, reason in failed.items())
+    if not values:
+        return Verdict(None, (), None, f"No candidate could be run.{lost}")
+    sign = 1 if higher_is_better else -1
+    order = sorted(values, key=lambda one: -sign * values[one])  # equals stay in the paper's order
+    best = order[0]
+    near = within_two({one.label: values[one] for one in order}, std, higher_is_better)
+    ties = tuple(one for one in near if one != best.label)
+    at = f"on {column} with {values[best]:.4g}"
+    if len(order) == 1:
+        told = f"{best.label} wins {at}: no other could be compared."
+    elif std is None:
+        told = f"{best.label} is ahead {at}; without repeated baselines nobody can tell whether that is signal."
+    elif ties:
+        told = (
+            f"A tie: {_listed(ties)} within two standard deviations of our baseline (2 x {std:.2g}) of "
+            f"{best.label}, the best {at}."
+        )
+    else:
+        told = (
+            f"{best.label} wins {at}: the next, {order[1].label}, is {abs(values[order[1]] - values[best]):.2g} "
+            f"behind, more than two standard deviations of our baseline (2 x {std:.2g})."
+        )
+    goes_on = next((one for one in order if isinstance(one, Denoising)), None)
+    if last:
+        goes_on = best
+    elif goes_on is None:
+        told += " No candidate hides tokens, so there is nothing to vary in the next round."
+    elif goes_on != best:
+        told += f" It hides no tokens whose share could be varied; {goes_on.label}, the best that does, goes on."
+    elif ties:
+        told += f" {best.label} goes on."
+    return Verdict(best.label, ties, goes_on, told + lost)
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """
+    >>> _listed(["a"]), _listed(["a", "b", "c"])
+    ('a lies', 'a, b and c lie')
+    """
+    return f"{labels[0]} lies" if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]} lie"
+
+
+# --- the tournament -----------------------------------------------------------------------------------------------
+
+Run = Callable[[Iterable[Experiment], Iterable[Experiment], Iterable[Experiment]], None]
+
+
+@dataclass
+class Tournament:
+    """The rounds of a study, played with what `run(wanted, meanwhile, expected)` puts into the store.
+
+    told: the rounds as scores.json has them. experiments: all that were called for, in order.
+    """
+
+    question: Question
+    store: Store
+    reason: ledger.Reason = lambda stage: None
+
+    def __post_init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.experiments: list[Experiment] = []
+
+    def play(self, run: Run, after_round: Callable[[], None] = lambda: None) -> None:
+        """Plays the rounds, and judges them once more when the noise is known. Stops where nothing goes on."""
+        noise, certain = self.noise(), self._with_seeds(strategies(BertStyle()))
+        played: list[tuple[Round, tuple[Objective, ...]]] = []
+        winner: Objective | None = BertStyle()
+        for this in ROUNDS:
+            if not isinstance(winner, Denoising):
+                break
+            candidates = this.candidates(winner)
+            wanted = self._with_seeds(candidates)
+            # Round 2 varies the only candidate of round 1 that can be varied: it is known before round 1 is over.
+            later = certain if this.number == 1 else []
+            self._note([*wanted, *later])
+            run(wanted, [*later, *noise], [*self.experiments, *self._likely(this.number, winner), *noise])
+            if any(Ledger(self.question, self.store, self.reason).cells(one) is None for one in wanted):
+                break  # nothing runs here, and the store does not have it
+            played.append((this, candidates))
+            winner = self._tell(played).goes_on
+            after_round()
+        self._note(noise)
+        run(noise, (), [*self.experiments, *noise])
+        if played:
+            self._tell(played)
+            after_round()
+
+    def noise(self) -> list[Experiment]:
+        """The runs from which noise, and the gain of pre-training, are known."""
+        seeds = self.question.scale.seeds
+        return [*seeds_of(BASELINE, seeds), *seeds_of(NO_PRETRAINING, seeds)]
+
+    def _likely(self, number: int, winner: Denoising) -> list[Experiment]:
+        """What the rounds after this one come to if the paper's winners win; if others do, it is as many runs."""
+        strategy = winner if number > 2 else BASELINE.objective
+        assert isinstance(strategy, Denoising)
+        later = {2: strategies(BertStyle()), 3: rates(strategy), 4: spans(strategy)}
+        return [one for n, candidates in later.items() if n > number for one in self._with_seeds(candidates)]
+
+    def _with_seeds(self, candidates: Sequence[Objective]) -> list[Experiment]:
+        """One run each; the baseline as often as it is repeated, so that its mean is what it is judged by."""
+        experiments = [BASELINE.but(objective=objective) for objective in candidates]
+        seeds = self.question.scale.seeds
+        return [one for each in experiments for one in (seeds_of(each, seeds) if each == BASELINE else [each])]
+
+    def _note(self, experiments: Iterable[Experiment]) -> None:
+        self.experiments += [one for one in dict.fromkeys(experiments) if one not in self.experiments]
+
+    def _tell(self, played: Sequence[tuple[Round, tuple[Objective, ...]]]) -> Verdict:
+        """Judges all rounds so far by what is known now; returns the last verdict."""
+        book = Ledger(self.question, self.store, self.reason)
+        scale = self.question.scale
+        column = next(one for one in ledger.columns(book.tasks) if one.name == scale.verdict_column)
+        baselines = book.values(seeds_of(BASELINE, scale.seeds), column.name)
+        std = spread(baselines).std if baselines else None
+        self.told, verdict = [], Verdict(None, (), None, "")
+        for this, candidates in played:
+            values, failed = {}, {}
+            for objective in candidates:
+                found = book.values(self._with_seeds([objective]), column.name)
+                if found:
+                    values[objective] = spread(found).mean
+                else:
+                    reason = self.reason(self.question.stage(BASELINE.but(objective=objective)))
+                    failed[objective] = reason or "it has not been run"
+            last = this is ROUNDS[-1]
+            verdict = judge(values, failed, std, column.name, column.higher_is_better, last)
+            self.told.append(self._round(book, this, candidates, verdict))
+        return verdict
+
+    def _round(self, book: Ledger, this: Round, candidates: Sequence[Objective], verdict: Verdict) -> dict[str, Any]:
+        experiments = [BASELINE.but(objective=objective) for objective in candidates]
+        return {
+            "number": this.number,
+            "title": this.title,
+            "table": this.table,
+            "candidates": [
+                {"label": label(one), "runs": book.runs_of(one), "paper": ledger.paper_figures(one)}
+                for one in experiments
+            ],
+            "winner": verdict.winner,
+            "ties": list(verdict.ties),
+            "goes_on": verdict.goes_on.label if verdict.goes_on else None,
+            "verdict": verdict.sentence,
+        }
+
+
+def replay(question: Question, store: Store, reason: ledger.Reason) -> Tournament:
+    """The rounds as far as the store has what they need, without running anything."""
+    tournament = Tournament(question, store, reason)
+    tournament.play(lambda wanted, meanwhile, expected: None)
+    return tournament
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def run_rounds(
+    scale: str,
+    out: Path,
+    workers: int | None = None,
+    text: Sequence[str] | None = None,
+    tasks: Sequence[str] | None = None,
+    metric: str | None = None,
+) -> str:
+    """Plays the rounds in a study's folder, going on where it was stopped; returns the verdicts as text.
+
+    Writes scores.json and costs.json after every round. UserError for every mistake of the user's; Stopped after
+    SIGINT or SIGTERM, when the workers have saved.
+    """
+    question = ask(scale, text, tasks, metric)
+    out = Path(out)
+    question.claim(out, rounds=True)
+    store, machine = Store(out / "store"), here()
+    with Conductor(store, workers_here(machine, workers), machine) as conductor:
+        tournament = Tournament(question, store, conductor.reason)
+
+        def run(wanted: Iterable[Experiment], meanwhile: Iterable[Experiment], expected: Iterable[Experiment]) -> None:
+            conductor.run(*(_stages(question, experiments) for experiments in (wanted, meanwhile, expected)))
+
+        def write() -> None:
+            book = Ledger(question, store, conductor.reason)
+            ledger.write(out, book, tournament.experiments, tournament.told)
+
+        tournament.play(run, write)
+        built = len(conductor.built)
+    return _report(tournament, built)
+
+
+def _stages(question: Question, experiments: Iterable[Experiment]) -> list[Stage]:
+    return [question.stage(one) for one in experiments]
+
+
+def _report(tournament: Tournament, built: int) -> str:
+    lines = [f"round {told['number']}. {told['title']} {told['verdict']}" for told in tournament.told]
+    return "\n".join([*lines, f"stages run: {built}" if built else "everything was there: nothing was run"])
