@@ -7,6 +7,7 @@ on in it, a finished one says so and is left as it is.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,10 +173,24 @@ def _train(
             "run": name,
         }
         facts |= {name: summary[name] for name in ("first_loss", "last_loss", "tokens", "target_tokens")}
-        save_released(model, out / "model", vocab_path=vocab_path, **card, **facts)
+        save_released(model, out / "model", vocab_path=vocab_path, **card, **facts, rerun=_again(args))
         first, last = summary["first_loss"], summary["last_loss"]
         print(f"{out}: {run.steps:,} steps, loss {first:.3f} -> {last:.3f} nats a target token")
     print(f"model: {out / 'model'}")
+
+
+WHERE = ("run", "config", "out", "save_every", "device", "threads", "precision", "micro_batch")
+
+
+def _again(args: argparse.Namespace) -> str:
+    """The command that makes this model again. Files go by their names alone: where they lie is this machine's."""
+    words = ["t5study", *args.run.split(".")]
+    for name, value in vars(args).items():
+        if name not in WHERE and value is not None:
+            values = value if isinstance(value, list) else [value]
+            words.append(f"--{name.replace('_', '-')}")
+            words += [Path(one).name if Path(str(one)).exists() else str(one) for one in values]
+    return shlex.join(words)
 
 
 def _check_folder(out: Path) -> None:

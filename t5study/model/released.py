@@ -125,6 +125,7 @@ def _fill(model: EncoderDecoder, folder: Path, vocab: Vocab, card: Mapping[str, 
     tensors = {published(name): weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     with _beside(folder / WEIGHTS) as path:
         save_file(tensors, path, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", path)  # the library lets nobody else read its files
     with _beside(folder / "README.md") as path:
         write_card(path, folder, model.shape, vocab, card)
     files = {

@@ -79,6 +79,7 @@ def test_equal_models_give_equal_bytes(tmp_path: Path, vocab: Vocab):
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     verify(tmp_path / "one")
+    assert len({(tmp_path / "one" / name).stat().st_mode for name in names}) == 1  # who may read one may read all
 
 
 def test_the_config_says_what_transformers_4_and_5_go_by(tmp_path: Path, vocab: Vocab):
