@@ -95,16 +95,23 @@ def fingerprint(value: Any) -> str:
 # --- files ------------------------------------------------------------------------------------------------------
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text beside `path`, syncs it and renames it into place."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Writes JSON (sorted keys, closing newline) beside `path`, syncs it and renames it into place."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(beside, "w", encoding="utf-8") as file:
-        json.dump(obj, file, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    _sync_folder(path.parent)
+    write_text(path, json.dumps(obj, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
