@@ -1,0 +1,94 @@
+"""The report's method: settings, what differs from the paper and why, and the commands that do it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from t5study.study.report_input import Study
+from t5study.study.report_text import count, listed, plural
+
+
+def settings(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Nested settings, flat and readable.
+
+    >>> settings({"shape": {"d_model": 128}, "rows": 32})
+    [('shape d model', '128'), ('rows', '32')]
+    """
+    told = []
+    for key, each in value.items():
+        name = f"{before} {key}".strip().replace("_", " ")
+        if isinstance(each, Mapping):
+            told += settings(each, name)
+        else:
+            told.append((name, f"{each:,}" if isinstance(each, int) and not isinstance(each, bool) else str(each)))
+    return told
+
+
+def differences(study: Study) -> list[tuple[str, str, str, str]]:
+    """What, the paper, here, why."""
+    runs = [run for run in study.runs.values() if run.pretrain]
+    tokens = max((run.tokens.get("pretrain", 0) for run in runs), default=0)
+    sizes = {run.parameters for run in runs if run.parameters}
+    noise = study.noise.get(study.verdict_column)
+    model = f"{count(max(sizes))} parameters" if sizes else "see the scale"
+    read = f"{count(tokens)} tokens" if tokens else "see the scale"
+    told = [
+        ("Text", "C4, 745 GB", f"{study.corpus.get('name')}, {count(study.corpus.get('tokens', 0))} tokens", _GIVEN),
+        ("Model", "220 million parameters", model, "compute"),
+        ("Pre-training", "34.4 billion tokens", read, "compute"),
+        ("Vocabulary", "32,000 pieces, four languages", f"{study.vocab.get('pieces', 0):,} pieces", "text and model"),
+        ("Tasks", "GLUE, SuperGLUE, SQuAD, CNN/DM, WMT", listed(str(task["column"]) for task in study.tasks), _GIVEN),
+        (
+            "Fine-tuning",
+            "seven runs a model; GLUE and SuperGLUE each one mixture",
+            "one mixture of all tasks",
+            "compute",
+        ),
+        ("Score", "the tasks' metrics", f"metrics and likelihood; verdicts on {study.verdict_column}", _SENSITIVE),
+        ("Noise", "ten baseline runs", plural(noise.runs if noise else 1, "baseline run"), "compute"),
+    ]
+    if study.rounds:
+        told.append(("Search", "each factor against the baseline, then a choice", "rounds; each choice goes on", _RULE))
+    return told
+
+
+_GIVEN = "what this study was given"
+_SENSITIVE = "with little compute, answers stay noise longer than likelihood does"
+_RULE = "the paper's order, but by a rule"
+
+
+def rerun(study: Study) -> list[tuple[str, str]]:
+    """(what for, command line)."""
+    out = study.folder.resolve().name
+    asked = [f"--scale {shlex.quote(str(study.asked.get('scale') or study.scale_name))}"]
+    for flag, key in (("--text", "text"), ("--task", "tasks"), ("--metric", "metric")):
+        asked += _flag(flag, study.asked.get(key))
+    asked.append(f"--out {shlex.quote(out)}")
+    flags = " ".join(asked)
+    told = [
+        ("The whole search again; what is done is not done twice", f"t5study study rounds {flags}"),
+        ("What is missing, and what it would cost on this machine", f"t5study study plan {flags}"),
+        ("The tables as declared, or one of them", f"t5study study run {flags} --tables 6"),
+        ("This page again", f"t5study study report --out {shlex.quote(out)}"),
+    ]
+    example = next((run for run in study.runs.values() if run.finetune), None)
+    if example:
+        folder = shlex.quote(f"{out}/store/{example.finetune}")
+        told.insert(
+            3,
+            (
+                f"A single run's cells again, here {example.label}, seed {example.seed}: remove its folder (the list "
+                "of runs names every one's), then give the command again",
+                f"rm -r {folder} && t5study study rounds {flags}",
+            ),
+        )
+    return told
+
+
+def _flag(flag: str, value: Any) -> list[str]:
+    if not value:
+        return []
+    values: Sequence[Any] = value if isinstance(value, list) else [value]
+    return [" ".join([flag, *(shlex.quote(str(each)) for each in values)])]

@@ -1,0 +1,295 @@
+"""The report's words: what was asked, what came out, what cannot be told, how it differs from the paper.
+
+Every function gives plain text, made from a study's numbers; nothing here knows HTML or Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from t5study.ground.journal import duration
+from t5study.study.findings import (
+    BETTER,
+    SIGNAL,
+    SURE,
+    WORSE,
+    Agreement,
+    Judged,
+    Line,
+    baseline_runs,
+    line,
+    variants,
+)
+from t5study.study.report_input import Round, Study
+from t5study.study.scores import Column
+
+MARKS = {
+    "sure_better": ("▲", "better, and sure"),
+    "better": ("△", "better by more than two standard deviations"),
+    "noise": ("≈", "cannot be told from the baseline"),
+    "worse": ("▽", "worse by more than two standard deviations"),
+    "sure_worse": ("▼", "worse, and sure"),
+    "baseline": ("◆", "the baseline"),
+    "unknown": ("?", "no noise to judge by"),
+}
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------
+
+
+def figure(value: float | None, column: Column | None = None) -> str:
+    """Two decimals of a metric, three of nats.
+
+    >>> figure(-1.2345)
+    '−1.23'
+    """
+    digits = 3 if column is not None and column.kind == "likelihood" else 2
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None, column: Column | None = None) -> str:
+    """
+    >>> signed(0.5), signed(-0.001), signed(None)
+    ('+0.50', '0.00', '–')
+    """
+    text = figure(value, column)
+    if value is None or not text.strip("−0."):
+        return text.removeprefix("−")
+    return text if value < 0 else f"+{text}"
+
+
+def sigmas(units: float | None) -> str:
+    """A difference in standard deviations of the repeated baselines.
+
+    >>> sigmas(3.14), sigmas(-43.8), sigmas(None)
+    ('+3.1 σ', '−44 σ', '–')
+    """
+    if units is None:
+        return "–"
+    text = f"{units:+.1f}" if abs(units) < 9.95 else f"{units:+.0f}"
+    return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", "−") + " σ"
+
+
+def size(units: float) -> str:
+    """The same without its sign, beside a change that has one.
+
+    >>> size(-3.14)
+    '3.1 σ'
+    """
+    return sigmas(abs(units)).removeprefix("+")
+
+
+def count(n: float) -> str:
+    """
+    >>> count(4128768), count(812), count(2132480), count(34359738368)
+    ('4.1 million', '812', '2.1 million', '34.4 billion')
+    """
+    for unit, size in (("billion", 1e9), ("million", 1e6)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n:,.0f}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """
+    >>> listed(["a", "b", "c"]), listed(["a"])
+    ('a, b and c', 'a')
+    """
+    words = list(words)
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else "none"
+
+
+def plural(n: int, word: str) -> str:
+    """
+    >>> plural(1, "run"), plural(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+# --- the headline -----------------------------------------------------------------------------------------------
+
+
+def title(study: Study) -> str:
+    return f"What pre-training should hide: a T5 study on {study.corpus.get('name', 'own text')}"
+
+
+def asked(study: Study) -> str:
+    """What was asked, in two sentences."""
+    trained = [run for run in study.runs.values() if run.pretrain]
+    labels = {run.label for run in trained}
+    sizes = {run.parameters for run in trained if run.parameters}
+    tokens = max((run.tokens.get("pretrain", 0) for run in trained), default=0)
+    told = [
+        f"Which way of hiding text makes the best pre-training? {plural(len(labels), 'objective')} were tried: each "
+        f"time a model{f' of {count(max(sizes))} parameters' if sizes else ''} was pre-trained"
+        f"{f' on {count(tokens)} tokens' if tokens else ''} of {study.corpus.get('name', 'the text')}, then fine-tuned "
+        f"on {plural(len(study.tasks), 'task')} ({listed(str(task['column']) for task in study.tasks)})."
+    ]
+    if study.rounds:
+        told.append(
+            "The search follows the T5 paper's (Raffel et al., 2020, section 3.3): round by round, "
+            "and each round's choice goes on to the next."
+        )
+    return " ".join(told)
+
+
+def took(study: Study) -> str:
+    """How long, on which machine, at which scale."""
+    total, machine = study.costs.get("total_s"), study.costs.get("machine")
+    time = f"It took {duration(total)}" if isinstance(total, int | float) else "How long it took was not recorded"
+    where = f" on {machine}" if machine else "; the machine was not recorded"
+    return f"{time}{where}. Scale: {study.scale_name}. {plural(len(study.runs), 'run')} in all."
+
+
+def headline(study: Study, agreed: Agreement | None) -> list[tuple[str, str]]:
+    """(heading, sentence) in the order of what a reader wants to know first."""
+    told = [(f"Round {turn.number}: {turn.title}", round_sentence(study, turn)) for turn in study.rounds]
+    told += [("What is signal", signal(study)), ("What pre-training brought", gain_sentence(study))]
+    told.append(("What the verdicts rest on", rests_on(study)))
+    if agreed:
+        told.append(("Beside the paper", agreement_sentence(agreed)))
+    return told
+
+
+def round_sentence(study: Study, turn: Round) -> str:
+    """Who won, by how much, or that it is a tie."""
+    if turn.winner is None:
+        return turn.verdict
+    on = f" {turn.goes_on} goes on." if turn.goes_on else ""
+    if turn.ties:
+        return f"A tie. {turn.winner} is ahead, but {listed(turn.ties)} cannot be told from it.{on}"
+    behind = behind_winner(study, turn)
+    runners = {label: units for label, units in behind.items() if label != turn.winner and units is not None}
+    if not runners:
+        return f"{turn.winner} wins; nothing measured stands beside it.{on}"
+    second = min(runners, key=lambda label: runners[label])
+    return f"{turn.winner} wins; {second}, the next, is {abs(runners[second]):.1f} σ behind.{on}"
+
+
+def behind_winner(study: Study, turn: Round) -> dict[str, float | None]:
+    """Each candidate's distance to the winner in the verdict column, in standard deviations; 0 for the winner."""
+    column, noise = study.column(study.verdict_column), study.noise.get(study.verdict_column)
+    values = {each.label: line(study, each.label, each.runs).cells[column.name].value for each in turn.candidates}
+    best = values.get(turn.winner) if turn.winner is not None else None
+    if best is None or noise is None or not noise.std:
+        return dict.fromkeys(values)
+    sign, std = (1 if column.higher_is_better else -1), noise.std
+    return {label: None if value is None else sign * (best - value) / std for label, value in values.items()}
+
+
+def objectives(study: Study) -> list[Line]:
+    """The variants that differ in what pre-training hides: all but "no pre-training"."""
+    return [each for each in variants(study) if any(study.runs[key].pretrain for key in each.runs)]
+
+
+def signal(study: Study) -> str:
+    """Which variants differ from the baseline, which do not, which cannot be judged."""
+    base = baseline_runs(study)
+    baseline = study.runs[base[0]].label if base else "the baseline"
+    groups = signal_groups(study)
+    if not groups:
+        return "No variant was measured."
+    told = [f"Against the baseline ({baseline}, {plural(len(base), 'run')}), on {study.verdict_column}."]
+    return " ".join(told + [f"{said}: {listed(labels)}." for _, said, labels in groups])
+
+
+def signal_groups(study: Study) -> list[tuple[str, str, list[str]]]:
+    """(class, heading, variants with their distance), the largest distance first; no group but "better" and "worse"
+    is told where it is empty."""
+    cells = [(each.label, each.cells[study.verdict_column]) for each in objectives(study)]
+    if not cells:
+        return []
+    told = []
+    for name, said, among in [
+        ("better", "Better beyond the noise", BETTER),
+        ("worse", "Worse beyond the noise", WORSE),
+        ("noise", "Cannot be told from it", {"noise"}),
+    ]:
+        found = sorted(((label, cell) for label, cell in cells if cell.mark in among), key=lambda one: -_size(one[1]))
+        if found or name != "noise":
+            told.append((name, said, [_named(label, cell) for label, cell in found]))
+    unjudged = [label for label, cell in cells if cell.mark == "unknown" and cell.values]
+    missing = [f"{label} ({cell.state})" for label, cell in cells if not cell.values]
+    told += [("noise", "Not judged, for want of repeated baselines", unjudged)] if unjudged else []
+    return told + ([("failed", "Without a number", missing)] if missing else [])
+
+
+def _size(cell: Judged) -> float:
+    return abs(cell.units or 0.0)
+
+
+def _named(label: str, cell: Judged) -> str:
+    return f"{label} ({sigmas(cell.units)}{', sure' if cell.mark in SURE else ''})"
+
+
+def gain_sentence(study: Study) -> str:
+    """Pre-training over none, on the verdict column and on how many others."""
+    if not study.gain:
+        return "Not measured: the study has no run without pre-training."
+    above = [
+        column.name for column in study.columns if column.name in study.gain and study.gain[column.name].above_noise
+    ]
+    below = [name for name in study.gain if name not in above]
+    told = f"It stands above its noise on {len(above)} of {plural(len(study.gain), 'column')}"
+    told += f"; not on {listed(below)}." if 0 < len(below) <= 6 and above else "."
+    found = study.gain.get(study.verdict_column)
+    if found:
+        column = study.column(study.verdict_column)
+        needed = "no noise to judge by" if found.noise is None else f"noise: {figure(found.noise, column)}"
+        told = f"{signed(found.gain, column)} {column.unit} on {column.name} ({needed}). {told}"
+    return told
+
+
+def rests_on(study: Study) -> str:
+    """Likelihood or metric, and how much the other would have told."""
+    column = study.column(study.verdict_column)
+    other = study.mean_column("metric" if column.kind == "likelihood" else "likelihood")
+    first = (
+        f"On the likelihood of the tasks' targets ({column.name}: nats a target token, lower is better), not on the "
+        "answers."
+        if column.kind == "likelihood"
+        else f"On the answers ({column.name}), not on the likelihood of the tasks' targets."
+    )
+    lines = objectives(study)
+    if other is None or not lines:
+        return first
+    told = [sum(each.cells[name].mark in SIGNAL for each in lines) for name in (column.name, other.name)]
+    said = "the answers (mean of the metrics)" if other.kind == "metric" else other.name
+    return (
+        f"{first} It tells {told[0]} of {plural(len(lines), 'variant')} from the baseline; {said} would tell {told[1]}."
+    )
+
+
+def agreement_sentence(found: Agreement) -> str:
+    """How our changes lie beside the paper's."""
+    told = (
+        f"Of {plural(found.compared, 'variant')} that both measured, the paper tells {found.told} from its baseline "
+        f"(median column beyond two of its standard deviations). Here {found.same} of them go the same way, "
+        f"{found.opposite} the opposite way, and {found.unseen} cannot be told."
+    )
+    if found.correlation is not None:
+        told += f" Rank correlation of the changes: {found.correlation:+.2f}.".replace("-", "−")
+    return told
+
+
+# --- noise ----------------------------------------------------------------------------------------------------
+
+
+def noise_notes(study: Study) -> list[str]:
+    """What the rule is worth with so few repeated baselines."""
+    noise = study.noise.get(study.verdict_column)
+    if noise is None or noise.std is None:
+        return ["The baseline was run once, so there is no noise to judge by: nothing is bold and nothing is marked."]
+    from scipy.special import stdtr
+
+    chance = float(2 * stdtr(noise.runs - 1, -2 / (1 + 1 / noise.runs) ** 0.5))
+    return [
+        f"σ is the standard deviation of {plural(noise.runs, 'baseline run')} that differ in their seed alone; as in "
+        "the paper (section 3.1.3) it is taken for every variant's.",
+        f"Bold: within two σ of the best of its column in its table. △ ▽: more than two σ from the baseline. With only "
+        f"{plural(noise.runs, 'baseline run')}, one that is no different passes that rule by chance about once in "
+        f"{max(1, round(1 / chance))} times; ▲ ▼ (“sure”) are held to once in twenty (Student's distribution).",
+        "Intervals are 95 % over examples: how far a score would move with other examples of the same kind. They say "
+        "nothing about seeds, which σ is for.",
+    ]

@@ -1,0 +1,506 @@
+"""The report says what scores.json says, marks it by the rules, and is one safe file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import study_folder
+from scipy.stats import t as student
+from study_folder import EXPERIMENTS, HOSTILE, PAPER, VERDICT, columns, fingerprint, write_study
+
+from t5study.ground.errors import UserError
+from t5study.study import findings, report_text
+from t5study.study.report import markdown, write_report
+from t5study.study.report_input import read_study
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+Scores = dict[str, Any]
+
+
+class Page(HTMLParser):
+    """A page as tags and attributes, ids, and tables as rows of (classes, text, value of <data>)."""
+
+    def __init__(self, html: str):
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.tables: dict[str, list[list[tuple[str, str, float | None]]]] = {}
+        self.sections: list[str] = []
+        self.text: list[str] = []
+        self._table = ""
+        self._cell: list[Any] | None = None
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.tags.append((tag, found))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self._table = found.get("aria-labelledby") or f"table {len(self.tables)}"
+            self.tables[self._table] = []
+        elif tag == "tr":
+            self.tables[self._table].append([])
+        elif tag in ("td", "th"):
+            self._cell = [found.get("class", ""), "", None]
+        elif tag == "data" and self._cell:
+            self._cell[2] = float(found["value"])
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+        if tag in ("td", "th") and self._cell:
+            css, text, value = self._cell
+            self.tables[self._table][-1].append((css, " ".join(text.split()), value))
+            self._cell = None
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+        if self._cell:
+            self._cell[1] += data
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scores]:
+    """A study's folder with its report, and its scores."""
+    out = tmp_path_factory.mktemp("report") / "a study"
+    scores = write_study(out)
+    assert write_report(out) == out / "report.html"
+    return out, scores
+
+
+@pytest.fixture(scope="module")
+def page(made: tuple[Path, Scores]) -> Page:
+    return Page((made[0] / "report.html").read_text(encoding="utf-8"))
+
+
+def values_of(scores: Scores, runs: list[str], column: str) -> list[float]:
+    cells = [scores["runs"][key]["cells"][column] for key in runs]
+    return [cell["value"] for cell in cells if cell["state"] == "measured"]
+
+
+def state_of(scores: Scores, runs: list[str], column: str) -> str:
+    states = {scores["runs"][key]["cells"][column]["state"] for key in runs}
+    return next((state for state in ("measured", "failed") if state in states), "absent")
+
+
+def shown(value: float, column: str) -> str:
+    return f"{value:.{3 if column.endswith('nats') else 2}f}".replace("-", "−")
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def own_rows(scores: Scores) -> list[tuple[dict[str, Any], int, dict[str, Any], str, int]]:
+    """(table, row number, row, column, column number within its kind) of every cell of the tables."""
+    found = []
+    for table in scores["tables"]:
+        for i, row in enumerate(table["rows"]):
+            for kind in ("metric", "likelihood"):
+                for k, column in enumerate(c for c in columns() if c.kind == kind):
+                    found.append((table, i, row, column.name, k))
+    return found
+
+
+# --- the numbers ------------------------------------------------------------------------------------------------
+
+
+def test_every_cell_of_every_table_is_in_the_page(made: tuple[Path, Scores], page: Page) -> None:
+    _, scores = made
+    checked = 0
+    for table, i, row, column, k in own_rows(scores):
+        kind = "likelihood" if column.endswith("nats") else "metric"
+        told = page.tables[f"table-{table['number']}-{kind}"][i + 1]
+        assert told[0][1].startswith(row["label"])
+        css, text, value = told[k + 1]
+        values = values_of(scores, row["runs"], column)
+        if values:
+            mean = sum(values) / len(values)
+            assert value == pytest.approx(mean, rel=1e-12, abs=1e-12)
+            assert text.startswith(shown(mean, column))
+        else:
+            state = state_of(scores, row["runs"], column)
+            assert (text, value) == (state, None)
+            assert state in css.split()
+        checked += 1
+    assert checked == sum(len(table["rows"]) for table in scores["tables"]) * len(columns())
+
+
+def test_every_figure_of_the_paper_is_in_the_page_with_its_change(made: tuple[Path, Scores], page: Page) -> None:
+    base = study_folder.paper_rows("1")["Baseline average *"]
+    for table in made[1]["tables"]:
+        for i, row in enumerate(table["rows"]):
+            told = page.tables[f"table-{table['number']}-paper"][i + 1]
+            for (_, text, value), column in zip(told[1:8], study_folder.PAPER_COLUMNS, strict=True):
+                assert value == row["paper"][column]
+                change = "" if row["starred"] else report_text.signed(row["paper"][column] - base[column])
+                assert text.replace(" ", "") == f"{row['paper'][column]:.2f}{change}"
+
+
+def test_every_cell_is_in_markdown(made: tuple[Path, Scores]) -> None:
+    out, scores = made
+    text = (out / "report.md").read_text(encoding="utf-8")
+    for table, _, row, column, k in own_rows(scores):
+        section = text[text.index(f"### Table {table['number']}:") :]
+        kind = "By likelihood" if column.endswith("nats") else "By metric"
+        lines = section[section.index(f"Ours. {kind}") :].split("\n\n")[1].splitlines()
+        line = next(line for line in lines if line.startswith(f"| {markdown(row['label'])} "))
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        values = values_of(scores, row["runs"], column)
+        told = cells[k + 2].strip("*").split("*")[0].split()[0]
+        assert told == (shown(sum(values) / len(values), column) if values else state_of(scores, row["runs"], column))
+
+
+def test_every_run_and_column_is_in_runs_csv_unrounded(made: tuple[Path, Scores]) -> None:
+    out, scores = made
+    rows = read_csv(out / "tables" / "runs.csv")
+    assert len(rows) == len(scores["runs"]) * len(columns())
+    for row in rows:
+        cell = scores["runs"][row["run"]]["cells"][row["column"]]
+        assert row["state"] == cell["state"]
+        if cell["state"] == "measured":
+            assert {key: float(row[key]) for key in ("value", "low", "high", "n", "unreadable", "step")} == {
+                key: cell[key] for key in ("value", "low", "high", "n", "unreadable", "step")
+            }
+        else:
+            assert row["value"] == ""
+            assert row["reason"] == cell["reason"]
+
+
+def test_tables_and_noise_as_csv(made: tuple[Path, Scores]) -> None:
+    out, scores = made
+    for table in scores["tables"]:
+        rows = read_csv(out / "tables" / f"table_{table['number']}.csv")
+        ours = {(row["row"], row["column"]): row for row in rows if row["source"] == "ours"}
+        theirs = {(row["row"], row["column"]): float(row["value"]) for row in rows if row["source"] == "paper"}
+        for row in table["rows"]:
+            assert {column: theirs[row["label"], column] for column in row["paper"]} == row["paper"]
+            for column in columns():
+                values = values_of(scores, row["runs"], column.name)
+                told = ours[row["label"], column.name]
+                assert told["state"] == state_of(scores, row["runs"], column.name)
+                assert int(told["seeds"]) == len(values)
+                if values:
+                    assert float(told["value"]) == pytest.approx(sum(values) / len(values), rel=1e-12, abs=1e-12)
+    for row in read_csv(out / "tables" / "noise.csv"):
+        assert float(row["std"]) == scores["noise"][row["column"]]["std"]
+        assert float(row["gain_of_pretraining"]) == scores["gain"][row["column"]]["gain"]
+
+
+def test_rounds_say_winner_ties_and_who_goes_on(made: tuple[Path, Scores], page: Page) -> None:
+    out, scores = made
+    rows = read_csv(out / "tables" / "rounds.csv")
+    for turn in scores["rounds"]:
+        assert turn["verdict"] in page.words
+        told = {row["candidate"]: row["outcome"].split("; ") for row in rows if row["round"] == str(turn["number"])}
+        assert set(told) == {each["label"] for each in turn["candidates"]}
+        assert {label for label, outcome in told.items() if "tie" in outcome} == set(turn["ties"])
+        assert "goes on" in told[turn["goes_on"]]
+        assert ("ahead in a tie" if turn["ties"] else "winner") in told[turn["winner"]]
+    assert (
+        "A tie. replace spans 15% is ahead, but BERT-style 15% and MASS-style 15% cannot be told from it." in page.words
+    )
+    assert "BERT-style 15% wins" in page.words
+
+
+def test_unreadable_answers_are_counted(made: tuple[Path, Scores], page: Page) -> None:
+    runs = [fingerprint("baseline", seed) for seed in (0, 1, 2)]
+    cells = [made[1]["runs"][key]["cells"]["package"] for key in runs]
+    unreadable, n = sum(cell["unreadable"] for cell in cells), sum(cell["n"] for cell in cells)
+    assert unreadable > 0
+    assert f"{unreadable} of {n}" in page.tables["table-1-metric"][1][1][1]
+
+
+# --- the rules --------------------------------------------------------------------------------------------------
+
+
+def test_bold_is_within_two_deviations_of_the_best_on_unrounded_numbers(made: tuple[Path, Scores], page: Page) -> None:
+    _, scores = made
+    higher = {column.name: column.higher_is_better for column in columns()}
+    bold, plain = 0, 0
+    for table, i, row, column, k in own_rows(scores):
+        values = values_of(scores, row["runs"], column)
+        if not values:
+            continue
+        sign = 1 if higher[column] else -1
+        all_values = [values_of(scores, each["runs"], column) for each in table["rows"]]
+        best = max(sign * sum(each) / len(each) for each in all_values if each)
+        gap = best - sign * sum(values) / len(values)
+        expected = gap == 0 or gap < 2 * scores["noise"][column]["std"]
+        kind = "likelihood" if column.endswith("nats") else "metric"
+        told = "bold" in page.tables[f"table-{table['number']}-{kind}"][i + 1][k + 1][0].split()
+        assert told == expected, (table["number"], row["label"], column)
+        bold, plain = bold + told, plain + (not told)
+    assert bold > 20
+    assert plain > 20
+
+
+@pytest.mark.parametrize("number", study_folder.TABLES)
+def test_the_paper_s_bold_marks_follow_from_its_figures(number: str, page: Page) -> None:
+    """Against the marks as they were read from the paper."""
+    with open(PAPER / f"table_{number}.csv", encoding="utf-8", newline="") as file:
+        marks = {(row["row"], row["column"]): row["bold"].endswith("yes") for row in csv.DictReader(file)}
+    labels = [label for label in dict.fromkeys(label for label, _ in marks) if label != "Baseline standard deviation"]
+    for told, label in zip(page.tables[f"table-{number}-paper"][1:], labels, strict=False):
+        for (css, _, _), column in zip(told[1:8], study_folder.PAPER_COLUMNS, strict=True):
+            assert ("bold" in css.split()) == marks[label, column], (label, column)
+
+
+@pytest.mark.parametrize(
+    ("away", "mark"),
+    [
+        (0.0, "noise"),
+        (1.99, "noise"),
+        (2.01, "worse"),
+        (-2.01, "better"),
+        (4.9, "worse"),
+        (5.0, "sure_worse"),
+        (-5.0, "sure_better"),
+    ],
+)
+def test_a_difference_is_signal_from_two_deviations_and_sure_from_student_s_interval(
+    away: float, mark: str, tmp_path: Path
+) -> None:
+    """Three baselines and one run of the variant: sure from t(0.975, 2) * sqrt(1 + 1/3) = 4.97 deviations."""
+    assert 4.9 < student.ppf(0.975, 2) * (4 / 3) ** 0.5 < 5.0
+    scores = study_folder.scores()
+    for seed, value in enumerate((2.9, 3.0, 3.1)):
+        scores["runs"][fingerprint("baseline", seed)]["cells"][VERDICT]["value"] = value
+    scores["noise"][VERDICT] = {"runs": 3, "mean": 3.0, "std": 0.1}
+    scores["runs"][fingerprint("prefix", 0)]["cells"][VERDICT]["value"] = 3.0 + away * 0.1
+    write_study(tmp_path, scores, journals=False)
+    study = read_study(tmp_path)
+    cell = findings.line(study, "prefix LM", (fingerprint("prefix", 0),)).cells[VERDICT]
+    assert cell.mark == mark
+    assert cell.units == pytest.approx(-away, abs=1e-9)
+
+
+def test_the_starred_row_and_the_erratum_are_marked(page: Page) -> None:
+    assert "★" in page.tables["table-6-metric"][2][0][1]
+    assert "★" not in page.tables["table-6-metric"][1][0][1]
+    assert "made up: printed as 19.33 where 19.32 is meant" in page.words
+    assert "†" in page.tables["table-7-paper"][5][0][1]
+
+
+def test_failed_and_absent_look_it_and_say_why(made: tuple[Path, Scores], page: Page) -> None:
+    out, _ = made
+    drop, fifty = page.tables["table-5-likelihood"][4], page.tables["table-6-likelihood"][4]
+    assert all((css, text) == ("failed", "failed") for css, text, _ in drop[1:])
+    assert all((css, text) == ("absent", "absent") for css, text, _ in fifty[1:])
+    for text in (page.words, (out / "report.md").read_text(encoding="utf-8")):
+        assert "step 37: the loss is nan" in text
+        assert "decoding ran out of memory" in text
+        assert "1 of 2 seeds missing" in text
+    styles = (out / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"td\.failed, td\.absent {[^}]*repeating-linear-gradient", styles)
+
+
+def test_absolute_gaps_stand_at_paper_scale_alone(made: tuple[Path, Scores], tmp_path: Path) -> None:
+    out, _ = made
+    for name in ("report.html", "report.md"):
+        assert not re.search(r"\bgap [+−]?\d", (out / name).read_text(encoding="utf-8"))
+    scores = json.loads(json.dumps(study_folder.scores(), ensure_ascii=False).replace('"package', '"GLUE'))
+    for scale, expected in [("laptop", False), ("paper", True)]:
+        scores["scale"]["name"] = scale
+        write_study(tmp_path / scale, scores, journals=False)
+        write_report(tmp_path / scale)
+        ours = values_of(scores, [fingerprint("prefix", 0)], "GLUE")[0]
+        gap = report_text.signed(ours - study_folder.paper_rows("4")["Prefix language modeling"]["GLUE"])
+        for name in ("report.html", "report.md"):
+            assert (f"gap {gap}" in (tmp_path / scale / name).read_text(encoding="utf-8")) == expected
+
+
+def test_without_repeated_baselines_nothing_is_bold_or_marked(tmp_path: Path) -> None:
+    scores = study_folder.scores()
+    for told in scores["noise"].values():
+        told |= {"runs": 1, "std": None}
+    for told in scores["gain"].values():
+        told |= {"noise": None, "above_noise": False}
+    write_study(tmp_path, scores, journals=False)
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    ours = [rows for name, rows in page.tables.items() if name.endswith(("-metric", "-likelihood"))]
+    own = [cell for rows in ours for row in rows for cell in row]
+    assert own
+    assert not any("bold" in css.split() for css, _, _ in own)
+    assert "there is no noise to judge by" in page.words
+    assert not re.search(r"[▲▼△▽]", " ".join(text for _, text, _ in own))
+
+
+def test_it_says_what_the_verdicts_rest_on_and_what_pretraining_brought(made: tuple[Path, Scores], page: Page) -> None:
+    gain = made[1]["gain"]
+    assert "On the likelihood of the tasks' targets (mean nats" in page.words
+    assert f"{report_text.signed(gain[VERDICT]['gain']).split('.')[0]}." in page.words
+    above = sum(told["above_noise"] for told in gain.values())
+    assert f"above its noise on {above} of {len(gain)} columns" in page.words
+
+
+# --- the file ---------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_fetched_and_nothing_runs(made: tuple[Path, Scores], page: Page) -> None:
+    html = (made[0] / "report.html").read_text(encoding="utf-8")
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on") or name in ("src", "srcset", "action", "data")]
+        for name in ("href", "xlink:href"):
+            assert attributes.get(name, "#").startswith("#")
+    assert "http" not in html
+    assert "@import" not in html
+    assert set(re.findall(r"url\((.)", html)) == {"#"}
+
+
+def test_labels_are_text(made: tuple[Path, Scores], page: Page) -> None:
+    out, _ = made
+    assert "b" in {tag for tag, _ in page.tags}
+    assert "<b>own</b>" in page.words
+    assert HOSTILE.split("25%")[0].strip() in page.words
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "<b>" not in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
+        widths = {len(re.split(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+
+
+def test_ids_are_unlike_and_what_they_name_is_there(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.tags:
+        named = [attributes.get(name, "") for name in ("href", "xlink:href")]
+        named += re.findall(r"url\((#[^)]*)\)", attributes.get("clip-path", ""))
+        wanted = [name.removeprefix("#") for name in named if name] + attributes.get("aria-labelledby", "").split()
+        assert set(wanted) <= set(ids)
+
+
+def test_every_drawing_has_a_title_and_the_page_s_colours(made: tuple[Path, Scores], page: Page) -> None:
+    drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(drawings) == 4 * 2 + 5 + 2 + 3  # rounds: forest and losses; tables; beside the paper, gains; curves
+    assert all(attributes["role"] == "img" and "width" not in attributes for attributes in drawings)
+    html = (made[0] / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"#01[0-9a-f]{2}ff", html)
+    svg = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.S))
+    assert not re.findall(r"(?:fill|stroke): (?!none|var\()[^;\"]+", svg)
+    defined = set(re.findall(r"--([\w]+):", html))
+    assert set(re.findall(r"var\(--(\w+)\)", html)) <= defined
+
+
+def test_curves_carry_their_names_and_failed_runs_are_in_the_forest(made: tuple[Path, Scores]) -> None:
+    html = (made[0] / "report.html").read_text(encoding="utf-8")
+    losses = html[html.index('id="round-1-losses-title"') :].split("</svg>")[0]
+    for label in ("prefix LM", "BERT-style 15%", "deshuffling"):
+        assert f">{label}</text>" in losses
+    forest = html[html.index('id="table-5-title"') :].split("</svg>")[0]
+    assert forest.count(">failed</text>") == 2
+
+
+def test_equal_folders_give_equal_bytes_and_costs_change_only_their_lines(
+    made: tuple[Path, Scores], tmp_path: Path
+) -> None:
+    out, _ = made
+    again = tmp_path / out.name
+    shutil.copytree(out, again, ignore=shutil.ignore_patterns("report.*", "tables"))
+    write_report(again)
+    written = sorted(path.relative_to(out) for path in out.rglob("*") if path.suffix in (".html", ".md", ".csv"))
+    assert len(written) == 2 + 5 + 3
+    for path in written:
+        assert (again / path).read_bytes() == (out / path).read_bytes(), path
+    costs = json.loads((again / "costs.json").read_text())
+    costs["total_s"] += 3600
+    (again / "costs.json").write_text(json.dumps(costs))
+    write_report(again)
+    for path in written:
+        before, after = ((folder / path).read_text(encoding="utf-8").splitlines() for folder in (out, again))
+        changed = [a for a, b in zip(before, after, strict=True) if a != b]
+        assert all("It took" in line for line in changed)
+        assert bool(changed) == (path.suffix != ".csv")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda scores: scores.pop("noise"), "field noise is missing"),
+        (lambda scores: scores.update(format=99), "field format: found 99"),
+        (lambda scores: scores.update(verdict_column="no such"), "field verdict_column: found 'no such'"),
+        (lambda scores: scores.update(tables={"1": 2}), "field tables: found {'1': 2}, not a list"),
+        (
+            lambda scores: scores["tables"][1]["rows"][0].update(runs=["ab12"]),
+            "field tables.1.rows.0.runs.0: found 'ab12'",
+        ),
+        (lambda scores: _first(scores)["cells"].pop("mean"), "cells.mean is missing"),
+        (
+            lambda scores: _first(scores)["cells"]["mean"].update(value="12"),
+            "cells.mean.value: found '12', not a finite",
+        ),
+        (lambda scores: _first(scores)["cells"]["mean"].update(value=float("nan")), "not a finite number"),
+        (lambda scores: _first(scores)["cells"]["mean"].update(state="guessed"), "cells.mean.state: found 'guessed'"),
+        (lambda scores: _first(scores).update(pretrain="../../../etc"), "not below"),
+    ],
+)
+def test_damaged_scores_are_one_line_and_leave_the_old_report(damage: Any, says: str, tmp_path: Path) -> None:
+    scores = study_folder.scores()
+    damage(scores)
+    write_study(tmp_path, scores, journals=False)
+    (tmp_path / "report.html").write_text("the old one")
+    with pytest.raises(UserError) as caught:
+        write_report(tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert says in message
+    assert str(tmp_path / "scores.json") in message
+    assert (tmp_path / "report.html").read_text() == "the old one"
+    assert not (tmp_path / "report.md").exists()
+
+
+def _first(scores: Scores) -> dict[str, Any]:
+    return scores["runs"][fingerprint("bert", 0)]
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "no such file"), ("{", "damaged JSON"), ("[]", "not an object")])
+def test_missing_or_torn_scores(content: str | None, says: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "scores.json").write_text(content)
+    with pytest.raises(UserError, match=says) as caught:
+        write_report(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.glob("report*")) == []
+
+
+def test_what_is_not_there_is_said_and_old_tables_go(tmp_path: Path) -> None:
+    write_study(tmp_path, journals=False)
+    (tmp_path / "costs.json").unlink()
+    (tmp_path / "study.json").unlink()
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "table_99.csv").write_text("old")
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "How long it took was not recorded" in page.words
+    assert "there are no curves" in page.words
+    assert not (tmp_path / "tables" / "table_99.csv").exists()
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_commands_to_run_again_quote_what_was_given(tmp_path: Path) -> None:
+    out = tmp_path / "it's here"
+    write_study(out, journals=False)
+    asked = {"scale": "evening", "text": ["my text/*.txt"], "tasks": ["a.jsonl", "b;c.tsv"], "metric": "bleu"}
+    (out / "study.json").write_text(json.dumps(asked))
+    page = Page(write_report(out).read_text(encoding="utf-8"))
+    flags = "--scale evening --text 'my text/*.txt' --task a.jsonl 'b;c.tsv' --metric bleu --out 'it'\"'\"'s here'"
+    assert f"t5study study rounds {flags}" in page.words
+    assert all(label in page.words for label, _, seeds in EXPERIMENTS.values() if seeds)
