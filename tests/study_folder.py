@@ -75,12 +75,12 @@ VERDICT = "mean nats"
 def columns() -> list[Column]:
     """Metric columns by task, their mean, likelihood columns, their mean."""
     metric = [Column(name, name, metric, "metric", True, "%") for name, metric, _, _ in TASKS]
-    nats = [Column(f"{name} nats", name, "nats", "likelihood", False, "nats") for name, *_ in TASKS]
+    nats = [Column(f"{name} nats", name, "nats", "likelihood", False, "nats/token") for name, *_ in TASKS]
     return [
         *metric,
         Column("mean", "mean", "mean", "metric", True, "%"),
         *nats,
-        Column(VERDICT, "mean", "nats", "likelihood", False, "nats"),
+        Column(VERDICT, "mean", "nats", "likelihood", False, "nats/token"),
     ]
 
 
@@ -252,7 +252,7 @@ def scores() -> dict[str, Any]:
             "seeds": 3,
         },
         "corpus": {"name": "pydocs", "documents": 48_211, "tokens": 5_310_442, "digest": "9f" * 16},
-        "vocab": {"pieces": 4096, "digest": "ab" * 16},
+        "vocab": {"pieces": 4096, "asked": 4096, "digest": "ab" * 16},
         "tasks": [
             {
                 "name": f"pydocs/{name}",
@@ -297,7 +297,10 @@ def write_study(out: Path, told: dict[str, Any] | None = None, journals: bool = 
     for name, content in [
         ("scores.json", told),
         ("costs.json", costs(told["runs"])),
-        ("study.json", {"scale": "laptop", "text": None, "tasks": None, "metric": None}),
+        (
+            "study.json",
+            {"scale": "laptop", "text": None, "tasks": None, "metric": None, "rounds": True, "tables": []},
+        ),
     ]:
         (out / name).write_text(json.dumps(content, ensure_ascii=False, indent=1, sort_keys=True), encoding="utf-8")
     if journals:

@@ -13,8 +13,8 @@ from t5study.study.report_text import count, listed, plural
 def settings(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     """Nested settings, flat and readable.
 
-    >>> settings({"shape": {"d_model": 128}, "rows": 32})
-    [('shape d model', '128'), ('rows', '32')]
+    >>> settings({"shape": {"d_model": 128}, "max_tokens": None})
+    [('shape d model', '128'), ('max tokens', 'no limit')]
     """
     told = []
     for key, each in value.items():
@@ -22,7 +22,8 @@ def settings(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]
         if isinstance(each, Mapping):
             told += settings(each, name)
         else:
-            told.append((name, f"{each:,}" if isinstance(each, int) and not isinstance(each, bool) else str(each)))
+            whole = isinstance(each, int) and not isinstance(each, bool)
+            told.append((name, "no limit" if each is None else f"{each:,}" if whole else str(each)))
     return told
 
 
@@ -60,30 +61,30 @@ _RULE = "the paper's order, but by a rule"
 
 
 def rerun(study: Study) -> list[tuple[str, str]]:
-    """(what for, command line)."""
+    """(what for, command line), for the folder that holds the study's."""
     out = study.folder.resolve().name
     asked = [f"--scale {shlex.quote(str(study.asked.get('scale') or study.scale_name))}"]
     for flag, key in (("--text", "text"), ("--task", "tasks"), ("--metric", "metric")):
         asked += _flag(flag, study.asked.get(key))
     asked.append(f"--out {shlex.quote(out)}")
     flags = " ".join(asked)
+    tables = study.asked.get("tables") or [table.number for table in study.tables]
+    tables = ",".join(str(number) for number in tables)
+    again = f"t5study study rounds {flags}" if study.rounds else f"t5study study run {flags} --tables {tables}"
     told = [
-        ("The whole search again; what is done is not done twice", f"t5study study rounds {flags}"),
+        ("All of it again; what is done is not done twice", again),
         ("What is missing, and what it would cost on this machine", f"t5study study plan {flags}"),
-        ("The tables as declared, or one of them", f"t5study study run {flags} --tables 6"),
-        ("This page again", f"t5study study report --out {shlex.quote(out)}"),
+        ("Every row of a table, here Table 6", f"t5study study run {flags} --tables 6"),
     ]
     example = next((run for run in study.runs.values() if run.finetune), None)
     if example:
         folder = shlex.quote(f"{out}/store/{example.finetune}")
-        told.insert(
-            3,
-            (
-                f"A single run's cells again, here {example.label}, seed {example.seed}: remove its folder (the list "
-                "of runs names every one's), then give the command again",
-                f"rm -r {folder} && t5study study rounds {flags}",
-            ),
+        said = (
+            f"A single run's cells, here of {example.label}, seed {example.seed}: remove its folder (the list of runs "
+            "names every one's; remove the pre-training too to repeat that), then run again"
         )
+        told.append((said, f"rm -r {folder} && {again}"))
+    told.append(("This page", f"t5study study report --out {shlex.quote(out)}"))
     return told
 
 

@@ -135,11 +135,12 @@ def asked(study: Study) -> str:
 
 
 def took(study: Study) -> str:
-    """How long, on which machine, at which scale."""
+    """How long, on which machine, at which scale. costs.json sums its stages, which went side by side."""
     total, machine = study.costs.get("total_s"), study.costs.get("machine")
-    time = f"It took {duration(total)}" if isinstance(total, int | float) else "How long it took was not recorded"
-    where = f" on {machine}" if machine else "; the machine was not recorded"
-    return f"{time}{where}. Scale: {study.scale_name}. {plural(len(study.runs), 'run')} in all."
+    work = f"{duration(total)} of work, summed over its runs" if isinstance(total, int | float) else ""
+    told = work or "How long it took was not recorded"
+    where = f"on {machine}" if machine else "on a machine that was not recorded"
+    return f"Scale: {study.scale_name}. {plural(len(study.runs), 'run')}. {told}, {where}."
 
 
 def headline(study: Study, agreed: Agreement | None) -> list[tuple[str, str]]:
