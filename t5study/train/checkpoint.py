@@ -34,7 +34,7 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from t5study.ground.errors import UserError
-from t5study.ground.store import MANIFEST, read_json, whole_folder, write_json, write_manifest
+from t5study.ground.store import MANIFEST, read_json, whole_folder, write_manifest
 
 FORMAT = 1
 KEPT = 2  # while a run goes on: one to resume from, one to fall back to
@@ -107,7 +107,8 @@ def save(folder: Path, checkpoint: Checkpoint, value: Any = None) -> Path:
                 "run": checkpoint.run,
                 "journals": {name: [p.bytes, p.xxh3] for name, p in checkpoint.journals.items()},
             }
-            write_json(work / FILES[2], state)
+            # Plain writes: nobody looks in here yet, and all of it is synced before it gets its name.
+            (work / FILES[2]).write_text(json.dumps(state, sort_keys=True, indent=1) + "\n")
             write_manifest(work, value, step=checkpoint.step)
             seal(work / MANIFEST)
     keep(folder, KEPT, up_to=checkpoint.step)
@@ -117,7 +118,7 @@ def save(folder: Path, checkpoint: Checkpoint, value: Any = None) -> Path:
 def seal(manifest: Path) -> None:
     """Adds a digest of the manifest itself, whose bits flip as easily as any others."""
     content = read_json(manifest)
-    write_json(manifest, {**content, "seal": _seal(content)})
+    manifest.write_text(json.dumps({**content, "seal": _seal(content)}, sort_keys=True, indent=1) + "\n")
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:

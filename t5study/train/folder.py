@@ -1,0 +1,115 @@
+"""The folder of one run: whose it is, who is at work in it, and its files up to a checkpoint.
+
+FOLDER/
+  run.json                what the run was asked to be; another run is refused
+  journal.jsonl           one row a step
+  evaluations.jsonl       one row an evaluation
+  checkpoints/            checkpoint.py
+  summary.json            written last: the run is done
+  speeds.json             wall-clock; never the same twice, and nothing depends on it
+  .lock                   held (flock) by the process at work here; removed when it leaves
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from t5study.ground.errors import UserError
+from t5study.ground.store import canonical, fingerprint, read_json, write_json
+
+JOURNAL, EVALUATIONS, SUMMARY, SPEEDS = "journal.jsonl", "evaluations.jsonl", "summary.json", "speeds.json"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds the folder for this process. UserError, at once, naming the process that holds it.
+
+    The kernel frees the lock of a process that dies, so a killed run leaves nothing to clean up.
+    """
+    path = folder / ".lock"
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+            os.close(handle)
+            raise UserError(
+                f"{folder}: {holder} is training here; wait for it, stop it or choose another folder"
+            ) from None
+        if _same_file(handle, path):
+            break
+        os.close(handle)  # its holder removed it between the two calls
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def claim(folder: Path, run: Any) -> None:
+    """Makes a folder this run's, or sees that it is. UserError if it is another run's, naming what differs."""
+    path = folder / "run.json"
+    if path.exists():
+        found = read_json(path)
+        if not isinstance(found, dict) or found.get("fingerprint") != fingerprint(run):
+            value = found.get("run") if isinstance(found, dict) else None
+            raise UserError(
+                f"{folder}: holds another run{_difference(value, canonical(run))}; choose another folder, or delete it"
+            )
+    elif (folder / JOURNAL).exists() or (folder / "checkpoints").exists():
+        raise UserError(
+            f"{folder}: holds a journal or checkpoints but no run.json; choose another folder, or delete it"
+        )
+    else:
+        write_json(path, {"fingerprint": fingerprint(run), "run": canonical(run)})
+
+
+def _difference(found: Any, asked: Any) -> str:
+    """The first field in which two canonical runs differ, for people."""
+    try:
+        for name, value in asked["fields"].items():
+            if found["fields"][name] != value:
+                return f" ({name}: {_short(found['fields'][name])} there, {_short(value)} asked for)"
+    except (KeyError, TypeError):
+        pass
+    return ""
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and "float" in value:
+        return f"{float.fromhex(value['float']):g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def truncate(path: Path, size: int) -> None:
+    """Cuts a file to its first bytes, making an empty one if there is none."""
+    with open(path, "ab") as file:
+        file.truncate(size)
+
+
+def read_speeds(folder: Path) -> dict[str, float]:
+    """Seconds and tokens so far; zeros if the file is missing or damaged, since nothing depends on it."""
+    zero = {"seconds": 0.0, "step_seconds": 0.0, "tokens": 0}
+    try:
+        found = json.loads((folder / SPEEDS).read_text(encoding="utf-8"))
+        return {name: type(value)(found[name]) for name, value in zero.items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return zero

@@ -1,0 +1,289 @@
+"""The training loop: a run as a value, and `train()`, which ends in the same bytes however often it was interrupted.
+
+A step is: a batch, its gradients, a look at whether they are finite, the optimiser's step, a row in the journal. At
+checkpoints the journal is synced and the stream's position saved with the weights; a resumed run cuts the journal
+back to the checkpoint and makes the same steps again. Nothing else carries over: order, noise and dropout are
+functions of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t5study.feed.stream import Stream
+from t5study.ground.errors import Stopped, UserError
+from t5study.ground.journal import Journal, Progress, read_journal
+from t5study.ground.machine import Machine, use
+from t5study.ground.seeds import check_seed
+from t5study.ground.store import fingerprint, read_json, write_json
+from t5study.model.shapes import Shape
+from t5study.train.checkpoint import (
+    Checkpoint,
+    Prefix,
+    clean,
+    keep,
+    load_latest,
+    require_room_for_run,
+    save,
+    size,
+    told_if_full,
+)
+from t5study.train.folder import EVALUATIONS, JOURNAL, SPEEDS, SUMMARY, alone, claim, read_speeds, truncate
+from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot, Optimizer
+from t5study.train.step import gradients, refuse
+from t5study.train.stop import Stop
+
+# About ln(V): logits of variance 1 add a half, 0.07 to 0.82 were seen over sizes and seeds, few targets scatter more.
+FIRST_LOSS_BAND = (-1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """A training stage as a value: equal runs give equal bytes on one machine.
+
+    rows, source_length, target_length: of the packed batch. data: what names the stream (objective and token digest,
+    or tasks). init: "fresh", or the digest of the weights it starts from. z_loss: weight of (log Z)^2 a target token
+    (T5: 1e-4). evaluate_every: steps between evaluations, 0 for one at the end. save_every: steps between
+    checkpoints; it changes nothing but what an interruption costs, so it is no part of the fingerprint.
+    """
+
+    shape: Shape
+    architecture: str
+    steps: int
+    rows: int
+    source_length: int
+    target_length: int
+    optimizer: Adafactor | AdamW
+    schedule: InverseSquareRoot | Constant
+    dropout: float
+    seed: int
+    save_every: int = field(metadata={"fingerprint": False})
+    data: Any
+    init: str
+    z_loss: float = 1e-4
+    evaluate_every: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name, least in (("steps", 1), ("rows", 1), ("save_every", 1), ("evaluate_every", 0), ("z_loss", 0)):
+            if not getattr(self, name) >= least:
+                raise UserError(f"run: {name}: found {getattr(self, name)}; give at least {least}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"run: dropout: found {self.dropout}; give a number from 0 to below 1")
+
+
+def train(
+    run: TrainRun,
+    model: Any,
+    stream: Stream,
+    folder: Path,
+    machine: Machine,
+    label: str = "",
+    evaluate: Callable[[int, Any], dict[str, Any]] | None = None,
+    progress: Any = None,
+) -> dict[str, Any]:
+    """Trains a model to the end of the run and returns its summary. The model holds the final weights then.
+
+    model: as the run begins, on any device. folder: made if it is not there; a run that was interrupted in it goes
+    on, one that is done only loads its weights. evaluate(step, model): called every `evaluate_every` steps and at the
+    end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=, loss=) and close().
+
+    Raises Stopped after SIGINT or SIGTERM, when everything is saved. UserError: another run's folder, another process
+    at work in it, no good checkpoint among those there, a full disk, a loss or gradient that is not finite.
+    """
+    if machine.compile:
+        raise UserError("machine: compile: found True; the layers are compiled loops and kernels already, give False")
+    use(machine)
+    folder = Path(folder)
+    model.to(machine.device)
+    optimizer = run.optimizer.build(model)
+    site = _Site(run, model, optimizer, folder)
+    with told_if_full(folder, site.size):
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder), Stop() as stop:
+            claim(folder, run)
+            step, position = site.resume()
+            if not (folder / SUMMARY).exists():
+                _go_on(site, stream, machine, step, position, label, evaluate, progress, stop)
+                write_json(folder / SUMMARY, _summary(run, read_journal(folder / JOURNAL)))
+            keep(folder, 1, up_to=run.steps)
+            if stop.signum is not None:  # it came with nothing left to do here; whoever called has more
+                raise Stopped(stop.signum)
+            return {**read_json(folder / SUMMARY), **_speed(read_speeds(folder))}
+
+
+def _go_on(
+    site: _Site,
+    stream: Stream,
+    machine: Machine,
+    step: int,
+    position: int,
+    label: str,
+    evaluate: Callable[[int, Any], dict[str, Any]] | None,
+    progress: Any,
+    stop: Stop,
+) -> None:
+    """From `step` steps done to the last one. Raises Stopped between two steps, after saving."""
+    run, model, folder = site.run, site.model, site.folder
+    clock, weights = _Clock(folder), list(model.parameters())
+    with (
+        closing(Journal(folder / JOURNAL)) as journal,
+        closing(Journal(folder / EVALUATIONS)) as evaluations,
+        closing(progress or Progress(run.steps, label or folder.name, start=step)) as shown,
+        closing(stream.prefetch(position)) as batches,  # type: ignore[type-var]
+    ):
+        while True:
+            # Of the weights as they are: a checkpoint of this step, if there is one, was saved before, so that a run
+            # that is stopped need not wait for it and a resumed one begins with it.
+            if evaluate and (step == run.steps or (step and run.evaluate_every and step % run.evaluate_every == 0)):
+                with torch.no_grad():
+                    evaluations.append({"step": step, **evaluate(step, model)})
+            if step == run.steps:
+                return
+
+            clock.start()
+            batch, position = next(batches)
+            step += 1
+            taken = gradients(
+                model, weights, batch, step, seed=run.seed, dropout=run.dropout, z_loss=run.z_loss, machine=machine
+            )
+            refuse(model, taken, step)
+            rate = run.schedule.rate(step - 1)
+            site.optimizer.step(rate)
+            journal.append({"step": step, **asdict(taken), "rate": rate})
+            clock.stop(taken.tokens)
+
+            shown.update(step, tokens=taken.tokens, loss=taken.loss)
+            if step == 1 and (warning := first_loss_warning(run, taken.loss)):
+                print(f"t5study: warning: {warning}", file=sys.stderr)
+            if step % run.save_every == 0 or step == run.steps or stop.signum is not None:
+                journal.sync()
+                evaluations.sync()
+                save(folder, site.checkpoint(step, position), run)
+                clock.write()
+            if stop.signum is not None:
+                raise Stopped(stop.signum)
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A run with what it moves and where it is kept."""
+
+    run: TrainRun
+    model: Any
+    optimizer: Optimizer
+    folder: Path
+
+    @property
+    def weights(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self.model.named_parameters())
+
+    @property
+    def size(self) -> int:
+        return size(self.weights, self.optimizer.state_tensors())
+
+    def checkpoint(self, step: int, position: int) -> Checkpoint:
+        """The run as it is now. Its tensors are the live ones: to save before the next step."""
+        return Checkpoint(
+            step,
+            position,
+            fingerprint(self.run),
+            self.weights,
+            self.optimizer.state_tensors(),
+            {name: Prefix.of(self.folder / name) for name in (JOURNAL, EVALUATIONS)},
+        )
+
+    def resume(self) -> tuple[int, int]:
+        """Brings weights, optimiser and journals to the newest good checkpoint. Returns its step and position.
+
+        Of a run that is done (it has a summary) only the weights and the optimiser's state are touched.
+        """
+        clean(self.folder)
+        found = load_latest(self.folder, fingerprint(self.run), self.weights, self.optimizer.state_tensors())
+        if found:
+            with torch.no_grad():
+                for name, weight in self.weights.items():
+                    weight.copy_(found.weights[name])
+            self.optimizer.load(found.optimizer)
+            if found.step == self.run.steps and (self.folder / SUMMARY).exists():
+                return found.step, found.position
+        (self.folder / SUMMARY).unlink(missing_ok=True)
+        require_room_for_run(self.folder, self.size)
+        for name in (JOURNAL, EVALUATIONS):
+            truncate(self.folder / name, found.journals[name].bytes if found else 0)
+        return (found.step, found.position) if found else (0, 0)
+
+
+# --- what a run says of itself ------------------------------------------------------------------------------------
+
+
+def first_loss_warning(run: TrainRun, loss: float) -> str | None:
+    """What is odd about a first loss, or None. Fresh weights know nothing: their loss is near ln(vocabulary)."""
+    expected = math.log(run.shape.table_rows)
+    low, high = FIRST_LOSS_BAND
+    if run.init != "fresh" or expected + low <= loss <= expected + high:
+        return None
+    return (
+        f"first loss {loss:.3f} of fresh weights; expected about ln({run.shape.table_rows:,}) = {expected:.3f}. Far "
+        "below it targets leak into the inputs, far above it the softmax is off scale"
+    )
+
+
+def _summary(run: TrainRun, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A finished run in numbers that are the same whenever it is run. tokens: of source and target."""
+    last = rows[-max(1, len(rows) // 10) :]
+    first = rows[0]["loss"]
+    return {
+        "steps": run.steps,
+        "first_loss": first,
+        "first_loss_expected": math.log(run.shape.table_rows) if run.init == "fresh" else None,
+        "first_loss_warning": first_loss_warning(run, first),
+        "last_loss": sum(row["loss"] for row in last) / len(last),
+        "tokens": sum(row["tokens"] for row in rows),
+        "target_tokens": sum(row["target_tokens"] for row in rows),
+    }
+
+
+class _Clock:
+    """Wall-clock of a run over all the processes that worked on it, as far as they came to a checkpoint."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.found = folder, read_speeds(folder)
+        self.began = self.started = time.perf_counter()
+        self.step_seconds, self.tokens = 0.0, 0
+
+    def start(self) -> None:
+        self.started = time.perf_counter()
+
+    def stop(self, tokens: int) -> None:
+        self.step_seconds += time.perf_counter() - self.started
+        self.tokens += tokens
+
+    def write(self) -> None:
+        passed = {
+            "seconds": time.perf_counter() - self.began,
+            "step_seconds": self.step_seconds,
+            "tokens": self.tokens,
+        }
+        # Not synced: nothing depends on it, and a damaged one reads as zeros.
+        (self.folder / SPEEDS).write_text(
+            json.dumps({name: self.found[name] + value for name, value in passed.items()})
+        )
+
+
+def _speed(speeds: dict[str, float]) -> dict[str, float]:
+    """seconds: all of the run's. tokens_per_second: while steps were made, evaluations and checkpoints left out."""
+    return {
+        "seconds": speeds["seconds"],
+        "tokens_per_second": speeds["tokens"] / speeds["step_seconds"] if speeds["step_seconds"] else 0.0,
+    }

@@ -1,0 +1,93 @@
+"""One step's gradients: the loss is a sum over target tokens, divided by the target tokens of the whole step.
+
+So a batch may be cut into micro-batches of any size: each adds its share of the same sum, and a token weighs the same
+wherever it stands. (A mean of the micro-batches' means would weigh a token by how empty its micro-batch is.)
+"""
+
+# pyright: reportPrivateImportUsage=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from t5study.ground.errors import UserError
+from t5study.ground.machine import Machine
+from t5study.ground.pairs import Batch
+from t5study.model.architectures import Dropout, arrange
+from t5study.train.optim import movable
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step before the weights move. loss: nats a target token. z: the z-loss a target token. grad_norm: L2 norm of
+    the whole gradient. tokens: source and target tokens that are not padding."""
+
+    loss: float
+    z: float
+    tokens: int
+    target_tokens: int
+    grad_norm: float
+
+    @property
+    def finite(self) -> bool:
+        return all(map(math.isfinite, (self.loss, self.z, self.grad_norm)))
+
+
+def gradients(
+    model: Any,
+    weights: Sequence[nn.Parameter],
+    batch: Batch,
+    step: int,
+    *,
+    seed: int,
+    dropout: float,
+    z_loss: float,
+    machine: Machine,
+) -> Taken:
+    """Leaves the gradient of the batch's loss in every weight's `.grad`; `step` names the dropout masks.
+
+    weights: all of the model's, listed once for all steps (asking a module for them costs as much as a small layer).
+    On the machine's device, in its precision and in micro-batches of its size. One wait for the device, at the end.
+    UserError for a batch without a target token.
+    """
+    target_tokens = batch.target_tokens
+    if target_tokens == 0:
+        raise UserError(f"step {step}: found a batch without a target token; give data that has targets")
+    for weight in weights:
+        weight.grad = None
+    rows = machine.micro_batch or len(batch)
+    sums = []
+    for first in range(0, len(batch), rows):
+        part = batch if rows >= len(batch) else batch.rows(slice(first, first + rows))
+        if part is not batch and part.target_tokens == 0:
+            continue
+        masks = Dropout(dropout, seed, step, first_row=first) if dropout else None
+        inputs = arrange(part, machine.device)
+        with torch.autocast(machine.device, torch.bfloat16, enabled=machine.precision == "bf16"):
+            losses = model.loss_sum(inputs, dropout=masks, z_loss=z_loss)
+        (losses.total / target_tokens).backward()
+        sums.append(torch.stack((losses.nats.double(), losses.total.detach().double())))
+    norms = torch._foreach_norm([p.grad for p in weights if p.grad is not None])
+    norm = torch.linalg.vector_norm(torch.stack(norms)).double()
+    nats, total, grad_norm = torch.cat((torch.stack(sums).sum(0), norm[None])).tolist()
+    return Taken(nats / target_tokens, (total - nats) / target_tokens, batch.tokens, target_tokens, grad_norm)
+
+
+def refuse(model: nn.Module, taken: Taken, step: int) -> None:
+    """UserError for a loss or gradient that is not finite: before an optimiser has seen it."""
+    if taken.finite:
+        return
+    where = next(
+        (name for name, p in movable(model).items() if p.grad is not None and not torch.isfinite(p.grad).all()), None
+    )
+    found = f"a loss of {taken.loss}" if not math.isfinite(taken.loss) else f"a gradient of norm {taken.grad_norm}"
+    raise UserError(
+        f"step {step}: found {found}{f' (first in {where})' if where else ''}; no weight has moved by it. Lower the "
+        "rate, or look at the data of this step; the last checkpoint is good"
+    )
