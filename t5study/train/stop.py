@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -38,6 +39,7 @@ class Stop:
         if self.signum is None:
             self.signum = signum
             # Not print(): the signal may have come in the middle of one, and buffers do not take turns.
-            os.write(2, b"\nt5study: finishing this step, then saving; Ctrl-C again stops at once\n")
+            with suppress(OSError):  # nobody may be listening
+                os.write(2, b"\nt5study: finishing this step, then saving; Ctrl-C again stops at once\n")
         elif signum == signal.SIGINT:
             raise KeyboardInterrupt
