@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import xxhash
+from numba import njit
 
 from t5study.ground.errors import UserError
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_30, _27, _31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def check_seed(seed: int) -> int:
@@ -42,9 +44,9 @@ def splitmix(x: np.ndarray) -> np.ndarray:
     """The splitmix64 finaliser (Steele, Lea, Flood 2014), elementwise on uint64: a scrambling bijection."""
     with np.errstate(over="ignore"):
         x = np.asarray(x, dtype=np.uint64) + _GOLDEN
-        x = (x ^ (x >> np.uint64(30))) * _MIX_1
-        x = (x ^ (x >> np.uint64(27))) * _MIX_2
-        return x ^ (x >> np.uint64(31))
+        x = (x ^ (x >> _30)) * _MIX_1
+        x = (x ^ (x >> _27)) * _MIX_2
+        return x ^ (x >> _31)
 
 
 def keys(seed: int, name: str, index_N: np.ndarray) -> np.ndarray:
@@ -71,18 +73,27 @@ def shuffled(index_N: np.ndarray, n: int, stream_key: int | np.ndarray) -> np.nd
     index_N = np.asarray(index_N, dtype=np.uint64)
     if n < 1 or (len(index_N) and int(index_N.max()) >= n):
         raise ValueError(f"indices up to {index_N.max(initial=0)} of a shuffle of {n}")
-    half = np.uint64(max(1, (int(n - 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
+    half = max(1, (int(n - 1).bit_length() + 1) // 2)
     first_key = np.broadcast_to(np.asarray(stream_key, dtype=np.uint64), index_N.shape)
-    round_keys = splitmix(first_key + np.arange(4, dtype=np.uint64)[:, None])
+    round_key_4N = splitmix(first_key + np.arange(4, dtype=np.uint64)[:, None])
+    out_N = np.empty(len(index_N), dtype=np.int64)
+    _permuted(index_N, np.uint64(n), np.uint64(half), np.uint64((1 << half) - 1), round_key_4N, out_N)
+    return out_N
 
-    def permute(x: np.ndarray, round_keys: np.ndarray) -> np.ndarray:
-        left, right = x >> half, x & mask
-        for round_key in round_keys:
-            left, right = right, left ^ (splitmix(right ^ round_key) & mask)
-        return (left << half) | right
 
-    out = permute(index_N, round_keys)
-    while (outside := out >= np.uint64(n)).any():
-        out[outside] = permute(out[outside], round_keys[:, outside])
-    return out.astype(np.int64)
+@njit(cache=True, nogil=True)
+def _permuted(index_N, n, half, mask, round_key_4N, out_N):
+    """The walk of `shuffled`, for each index: through the network, again and again, until it comes out below n."""
+    for k in range(len(index_N)):
+        x = index_N[k]
+        while True:
+            left, right = x >> half, x & mask
+            for r in range(4):
+                z = (right ^ round_key_4N[r, k]) + _GOLDEN  # splitmix
+                z = (z ^ (z >> _30)) * _MIX_1
+                z = (z ^ (z >> _27)) * _MIX_2
+                left, right = right, left ^ ((z ^ (z >> _31)) & mask)
+            x = (left << half) | right
+            if x < n:
+                break
+        out_N[k] = x
