@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -138,7 +139,7 @@ class Mixture:
         shares_M = rates_M / rates_M.max()  # first, so that no sum overflows
         weights = [round(share * _UNIT) for share in (shares_M / shares_M.sum()).tolist()]
         weights[int(np.argmax(rates_M))] += _UNIT - sum(weights)
-        self._weights = weights
+        self._weights = tuple(weights)
 
     def __len__(self) -> int:
         return sum(len(source) for source in self._sources)
@@ -171,35 +172,38 @@ class Mixture:
         member_N, within_N = np.empty_like(index_N), np.empty_like(index_N)
         for block in np.unique(block_N).tolist():
             here_N = block_N == block
-            member_P, within_P = self._block(block)
+            member_P, within_P = _block(self._weights, self._seed, block)
             member_N[here_N], within_N[here_N] = member_P[place_N[here_N]], within_P[place_N[here_N]]
         return member_N, within_N
 
-    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
-        """Members, and indices there, of one block's examples."""
-        before_M, after_M = self._counts(block * BLOCK), self._counts((block + 1) * BLOCK)
-        count_M = after_M - before_M
-        in_order = np.repeat(np.arange(len(count_M)), count_M)
-        member_P = in_order[shuffled(np.arange(BLOCK), BLOCK, key(self._seed, "mixture", block))]
-        within_P = np.empty(BLOCK, dtype=np.int64)
-        # A stable sort lists each member's places in order: they get its next indices in order.
-        first_M = np.cumsum(count_M) - count_M
-        within_P[np.argsort(member_P, kind="stable")] = np.arange(BLOCK) - first_M[in_order] + before_M[in_order]
-        return member_P, within_P
 
-    def _counts(self, n: int) -> np.ndarray:
-        """How many of the first n examples are each member's; never falls as n grows, sums to n."""
+@lru_cache(maxsize=8)
+def _block(weights: tuple[int, ...], seed: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Members, and indices there, of one block's examples. The last few are kept, as a batch is a part of a block."""
+    before_M, after_M = _counts(weights, block * BLOCK), _counts(weights, (block + 1) * BLOCK)
+    count_M = after_M - before_M
+    in_order = np.repeat(np.arange(len(count_M)), count_M)
+    member_P = in_order[shuffled(np.arange(BLOCK), BLOCK, key(seed, "mixture", block))]
+    within_P = np.empty(BLOCK, dtype=np.int64)
+    # A stable sort lists each member's places in order: they get its next indices in order.
+    first_M = np.cumsum(count_M) - count_M
+    within_P[np.argsort(member_P, kind="stable")] = np.arange(BLOCK) - first_M[in_order] + before_M[in_order]
+    return member_P, within_P
 
-        def by(tick: int) -> list[int]:
-            return [(tick * weight + _UNIT // 2) // _UNIT for weight in self._weights]
 
-        low, high = max(0, n - len(self._weights)), n + len(self._weights)  # by(low) has n at most, by(high) n at least
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if sum(by(middle)) >= n else (middle + 1, high)
-        counts, before = by(low), by(low - 1) if low else [0] * len(self._weights)
-        # A tick may bring several members one example each; the last of them come after the n-th.
-        for m in reversed(range(len(counts))):
-            if sum(counts) > n and counts[m] > before[m]:
-                counts[m] -= 1
-        return np.array(counts, dtype=np.int64)
+def _counts(weights: tuple[int, ...], n: int) -> np.ndarray:
+    """How many of the first n examples are each member's: never falls as n grows, and sums to n."""
+
+    def by(tick: int) -> list[int]:
+        return [(tick * weight + _UNIT // 2) // _UNIT for weight in weights]
+
+    low, high = max(0, n - len(weights)), n + len(weights)  # by(low) has n at most, by(high) n at least
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if sum(by(middle)) >= n else (middle + 1, high)
+    counts, before = by(low), by(low - 1) if low else [0] * len(weights)
+    # A tick may bring several members one example each; the last of them come after the n-th.
+    for m in reversed(range(len(counts))):
+        if sum(counts) > n and counts[m] > before[m]:
+            counts[m] -= 1
+    return np.array(counts, dtype=np.int64)
