@@ -1,10 +1,10 @@
 """Objectives: what pre-training hides, every one of the paper's as a frozen value (sections 3.1.4 and 3.3).
 
-    objective.lengths(512)                              how many raw tokens to read, and the inputs and targets they give
+    objective.lengths(512)                              raw tokens to read, and the inputs and targets they give
     objective.pairs(raw_BL, length_B, key_B, ids, ...)  whole batches of examples, one noise key a row
 
 A row is a function of its tokens and its key alone, so neither batching nor an interruption changes it. The paper's
-Table 3, with the noise that it shows, on "for inviting ... last", put there by hand (`hide` is the part after the draw):
+Table 3, with the noise that it shows put there by hand (`hide` is the part that comes after the draw):
 
 >>> from t5study.ground.pairs import EOS
 >>> from t5study.ground.seeds import keys
@@ -32,6 +32,7 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ OVERFLOWS = ("reference", "enough")
 
 @dataclass(frozen=True)
 class Lengths:
-    """Tokens of one example: raw ones read; inputs and targets at most, EOS counted. What is longer is cut, EOS kept."""
+    """Tokens of one example: raw ones read; inputs and targets at most, EOS counted. The rest is cut, EOS kept."""
 
     raw: int
     inputs: int
@@ -56,6 +57,13 @@ class Lengths:
 def roomy(raw: int) -> Lengths:
     """Lengths that cut nothing."""
     return Lengths(raw, 2 * raw + 2, 2 * raw + 2)
+
+
+def _whole(input_length: int) -> int:
+    """Raw tokens of objectives that keep them all: an input's but for its EOS."""
+    if input_length < 4:
+        raise UserError(f"objective: found an input length of {input_length}; give at least 4")
+    return input_length - 1
 
 
 # --- the values -------------------------------------------------------------------------------------------------
@@ -69,7 +77,7 @@ class PrefixLM:
     label = "prefix LM"
 
     def lengths(self, input_length: int) -> Lengths:
-        return Lengths(input_length - 1, input_length, input_length)
+        return Lengths(_whole(input_length), input_length, input_length)
 
     def pairs(self, raw_BL: np.ndarray, length_B: np.ndarray, key_B: np.ndarray, ids: Ids, lengths: Lengths) -> Pairs:
         return _run(kernels.prefix_lm, raw_BL, length_B, key_B, lengths)
@@ -83,7 +91,7 @@ class CausalLM:
     label = "causal LM"
 
     def lengths(self, input_length: int) -> Lengths:
-        return Lengths(input_length - 1, 1, input_length)
+        return Lengths(_whole(input_length), 1, input_length)
 
     def pairs(self, raw_BL: np.ndarray, length_B: np.ndarray, key_B: np.ndarray, ids: Ids, lengths: Lengths) -> Pairs:
         return _run(kernels.causal_lm, raw_BL, length_B, key_B, lengths)
@@ -97,7 +105,7 @@ class Deshuffle:
     label = "deshuffling"
 
     def lengths(self, input_length: int) -> Lengths:
-        return Lengths(input_length - 1, input_length, input_length)
+        return Lengths(_whole(input_length), input_length, input_length)
 
     def pairs(self, raw_BL: np.ndarray, length_B: np.ndarray, key_B: np.ndarray, ids: Ids, lengths: Lengths) -> Pairs:
         return _run(kernels.deshuffle, raw_BL, length_B, key_B, lengths)
@@ -110,7 +118,8 @@ class Denoising:
     rate: the part of the tokens that is hidden. mean_span: mean length of the hidden runs, None for i.i.d. tokens.
     inputs, what stands for hidden tokens: "mask" one and the same sentinel for each; "mask_random" the same, but one in
     ten becomes a random id; "unique" one sentinel a run, counting; "drop" nothing. targets: "full" text; "unique" the
-    hidden runs, each behind its sentinel, and a closing sentinel where the text goes on; "drop" the hidden tokens alone.
+    hidden runs and one sentinel for each run of the others, so that a closing one says that the text goes on; "drop"
+    the hidden tokens alone.
     overflow, when a row has more runs than the vocabulary has sentinels: "reference" goes on counting down into
     ordinary ids without a word, as the official code does; "enough" leaves the runs beyond the last sentinel unhidden.
     """
@@ -157,22 +166,28 @@ class Denoising:
         >>> SpanCorruption(mean_span=3).lengths(512), ReplaceSpans().lengths(512)
         (Lengths(raw=568, inputs=512, targets=114), Lengths(raw=511, inputs=512, targets=192))
         """
-        if input_length < 4:
-            raise UserError(f"objective: found an input length of {input_length}; give at least 4")
+        whole = _whole(input_length)
         if self.targets == "full":
-            return Lengths(input_length - 1, input_length, input_length)
-        if self.mean_span is None:
-            return Lengths(input_length - 1, input_length, self._iid_targets(input_length))
+            return Lengths(whole, input_length, input_length)
+        mean_span = self.mean_span
+        if mean_span is None:
+            return Lengths(whole, input_length, self._iid_targets(input_length))
+        if mean_span > input_length:
+            raise UserError(
+                f"objective: mean_span: found {mean_span:g} for inputs of {input_length}; give a shorter one"
+            )
 
         def filled(raw: int) -> tuple[int, int]:
-            noise = round(raw * self.rate)  # Python's half-even rounding, as the official code's
-            spans = round(noise / self.mean_span)  # type: ignore[operator]
+            noise = max(1, round(raw * self.rate))  # Python's half-even rounding, as the official code's
+            spans = max(1, round(noise / mean_span))
             standing = spans if self.inputs == "unique" else noise * (self.inputs != "drop")
             return raw - noise + standing + 1, noise + spans * (self.targets == "unique") + 1
 
-        raw = input_length - 1
+        raw = whole
         while filled(raw + 1)[0] <= input_length:
             raw += 1
+            if raw > 100 * input_length:
+                raise UserError(f"objective: rate: found {self.rate}, which leaves next to nothing; give a lower one")
         inputs, targets = filled(raw)
         if self.rate == 0.5 and targets > inputs:  # the official code's way to equal lengths at one half
             raw, targets = raw - 1, targets - 1
@@ -197,27 +212,27 @@ class Denoising:
         return hide(self, raw_BL, length_B, noise_BL, key_B, ids, lengths)
 
 
-def BertStyle(rate: float = 0.15) -> Denoising:  # noqa: N802 - reads as the value it makes
-    """Table 4 and 5: 90 % of the hidden tokens become one sentinel, 10 % a random token; the target is the full text."""
+def BertStyle(rate: float = 0.15) -> Denoising:
+    """Tables 4 and 5: 90 % of the hidden tokens become one sentinel, 10 % any token; the target is the full text."""
     return Denoising(rate, None, "mask_random", "full")
 
 
-def MassStyle(rate: float = 0.15) -> Denoising:  # noqa: N802
+def MassStyle(rate: float = 0.15) -> Denoising:
     """Table 5: BERT-style without the random tokens."""
     return Denoising(rate, None, "mask", "full")
 
 
-def ReplaceSpans(rate: float = 0.15) -> Denoising:  # noqa: N802
+def ReplaceSpans(rate: float = 0.15) -> Denoising:
     """The baseline (section 3.1.4): i.i.d. tokens; each run becomes one sentinel; the target is the runs."""
     return Denoising(rate, None, "unique", "unique")
 
 
-def DropTokens(rate: float = 0.15) -> Denoising:  # noqa: N802
+def DropTokens(rate: float = 0.15) -> Denoising:
     """Table 5: i.i.d. tokens dropped; the target is the dropped tokens."""
     return Denoising(rate, None, "drop", "drop")
 
 
-def SpanCorruption(rate: float = 0.15, mean_span: float = 3.0) -> Denoising:  # noqa: N802
+def SpanCorruption(rate: float = 0.15, mean_span: float = 3.0) -> Denoising:
     """Table 7: hidden runs of a mean length, all ways to place them equally likely."""
     return Denoising(rate, float(mean_span), "unique", "unique")
 
@@ -264,14 +279,17 @@ def parse(text: str) -> Objective:
     if name not in _NAMED:
         near = difflib.get_close_matches(name, _NAMED, n=1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(_NAMED)}"
-        raise UserError(f"objective: found {text!r}; {hint}")
+        raise UserError(f"objective: found {text[:200]!r}; {hint}")
     try:
         call = ast.parse(f"f({rest.rstrip().removesuffix(')')})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        settings = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+        if not isinstance(call, ast.Call):
+            raise ValueError("no settings")
+        settings: dict[str, Any] = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
         return _NAMED[name](*(ast.literal_eval(value) for value in call.args), **settings)
-    except (SyntaxError, ValueError, TypeError, AssertionError) as error:
-        raise UserError(f"objective: found {text!r} ({error}); write it as {_usage(name)}") from None
+    except UserError:
+        raise  # a setting that its objective refuses, in its own words
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        raise UserError(f"objective: found {text[:200]!r}; write it as {_usage(name)}") from None
 
 
 def _usage(name: str) -> str:
@@ -307,7 +325,7 @@ def _run(
     """Allocates an example a row and lets a kernel fill it."""
     length_B = np.asarray(length_B, dtype=np.int32)
     rows = len(length_B)
-    if rows and not (0 < length_B.min() and length_B.max() <= raw_BL.shape[1]):
+    if rows and (length_B.min() < 1 or length_B.max() > raw_BL.shape[1]):
         raise ValueError(f"rows of {length_B.min()} to {length_B.max()} tokens in a block of {raw_BL.shape[1]}")
     source_BS, target_BT = (np.zeros((rows, n), np.int32) for n in (lengths.inputs, lengths.targets))
     source_length_B, target_length_B = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
