@@ -1,8 +1,8 @@
-"""One page of raw text on its way to becoming a document."""
+"""One page of raw text on its way to becoming a document, and the account of those that did not."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -11,3 +11,20 @@ class Page:
 
     text: str
     url: str = ""
+
+
+@dataclass
+class Drops:
+    """Pages that were left out: how many for each reason, and where the first of them stands."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, where: str) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        self.first.setdefault(reason, where)
+
+    def __str__(self) -> str:
+        """'2 empty (the first in a.txt), 1 not UTF-8 (the first in b.txt)'"""
+        told = [f"{count:,} {reason} (the first in {self.first[reason]})" for reason, count in self.counts.items()]
+        return ", ".join(told) or "none was read"

@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from t5study import pydocs
-from t5study.corpus.page import Page
+from t5study.corpus.page import Drops, Page
 from t5study.pydocs import LONG, Documented, plain, prose_of, sentences
 
 RULES = 1  # raise it when the same records give other pages
@@ -42,8 +42,9 @@ class Pydocs:
 
     value: PydocsValue
 
-    def pages(self) -> Iterator[Page]:
-        """Reads the packages (about ten seconds on two cores, once a process), then yields a page a module."""
+    def pages(self, drops: Drops | None = None) -> Iterator[Page]:
+        """Reads the packages (about ten seconds on two cores, once a process), then yields a page a module. None is
+        empty, so nothing is counted in `drops`."""
         return pages_of(pydocs.records(), pydocs.topics())
 
 
@@ -70,13 +71,14 @@ _LITERAL = re.compile(
 )
 _DIRECTIVE = re.compile(r"\.\.(?: [\w:-]+::)?\s*(.*)$")
 _ALONE = re.compile(r"(?:Examples?|References|Notes?|See Also|Args|Arguments|Parameters|Returns|Raises):?")
+_DRAWN = re.compile(r"([^\w\s])\1{3,}")
 _NO_LETTER = re.compile(r"[^\w\s]|[\d_]")
 
 
 def _lines(record: Documented, said: set[int]) -> list[str]:
     """The name with its signature, the summary, each paragraph of the body; none if nothing new is said."""
     told = []
-    for one in [plain(record.summary), *paragraphs(record.body)]:
+    for one in [plain(record.summary.partition(">>>")[0]), *paragraphs(record.body)]:
         if len(one) >= _REPEATED:
             key = xxhash.xxh3_64_intdigest(one.encode())
             if key in said:
@@ -115,7 +117,7 @@ def paragraphs(text: str) -> Iterator[str]:
         if kept and kept[-1].endswith("::"):
             literal = len(block) - len(block.lstrip(" "))
             kept[-1] = kept[-1][:-1]
-        if (line := plain(" ".join(kept))) and not _ALONE.fullmatch(line):
+        if (line := plain(_DRAWN.sub(" ", " ".join(kept)))) and not _ALONE.fullmatch(line):
             yield line
 
 
@@ -131,13 +133,21 @@ def _held_back(records: Iterable[Documented]) -> _Held:
     for record in records:
         if pydocs.split(record.module) == "validation":
             summary, prose = plain(record.summary), prose_of(record.body)
-            told = [summary, prose, f"{summary} {prose}", f"{record.name}{plain(record.signature)}"]
-            told += paragraphs(record.body)
+            whole = f"{summary} {plain(record.body)}"
+            told = [summary, prose, f"{summary} {prose}", whole, f"{record.name}{plain(record.signature)}"]
+            told += [*paragraphs(record.body), *_from_each_line(record.body)]
             for one in record.parameters:
                 told += [plain(one.type), plain(one.text), f"{one.name} : {plain(one.type)} {plain(one.text)}"]
             begins |= {one[:LONG] for text in told for one in sentences(text)}
     assert all(len(one) == LONG for one in begins)
     return _Held(_windows(" ".join(sorted(begins)))[:: LONG + 1])
+
+
+def _from_each_line(body: str) -> Iterator[str]:
+    """A body from each of its lines on, for a few lines: a sentence may begin under a heading or in an entry."""
+    for block in re.split(r"\n[ \t]*\n", body):
+        lines = block.split("\n")
+        yield from (plain(" ".join(lines[i : i + 4])) for i in range(len(lines)))
 
 
 def _kept(objects: list[list[str]], held: _Held) -> list[list[str]]:

@@ -149,10 +149,7 @@ class TokenStore:
         for name in _FILES:
             if name not in listed:
                 raise UserError(f"{folder / 'manifest.json'}: field files: {name} is missing; {_again(folder)}")
-        facts = read_json(folder / "tokens.json")
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            found = facts.get("format") if isinstance(facts, dict) else facts
-            raise UserError(f"{folder / 'tokens.json'}: found format {found!r}, known is {FORMAT}; {_again(folder)}")
+        facts = _facts(folder)
         size = facts["size"]
         tokens = _mapped(folder, "tokens.npy", np.dtype("<u2" if size <= 1 << 16 else "<u4"))
         offsets = np.asarray(_mapped(folder, "offsets.npy", np.dtype("<i8")))
@@ -167,14 +164,25 @@ def _again(folder: Path) -> str:
     return f"delete {folder} and run again"
 
 
+def _facts(folder: Path) -> dict[str, Any]:
+    path, facts = folder / "tokens.json", read_json(folder / "tokens.json")
+    found = facts.get("format") if isinstance(facts, dict) else facts
+    if found != FORMAT:
+        raise UserError(f"{path}: found format {found!r}, known is {FORMAT}; {_again(folder)}")
+    for name, kind in {"documents": int, "tokens": int, "size": int, "vocab": str}.items():
+        if type(facts.get(name)) is not kind:
+            raise UserError(f"{path}: field {name}: found {facts.get(name)!r}; {_again(folder)}")
+    return facts
+
+
 def _mapped(folder: Path, name: str, dtype: np.dtype) -> np.ndarray:
     try:
-        array = np.load(folder / name, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(folder / name, mode="r")  # reads .npy alone: no archive, nothing pickled
     except (ValueError, OSError, EOFError, SyntaxError) as error:
         told = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(f"{folder / name}: found no readable array ({told}); {_again(folder)}") from None
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != 1:
-        found = f"{array.dtype.str} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+    if array.dtype != dtype or array.ndim != 1:
+        found = f"{array.dtype.str} of shape {array.shape}"
         raise UserError(f"{folder / name}: found {found}, not one row of {dtype.str}; {_again(folder)}")
     return array
 
