@@ -64,6 +64,8 @@ class _Embed(torch.autograd.Function):
 class EncoderDecoder(nn.Module):
     """The T5 encoder-decoder, v1.0 (ReLU, tied) or v1.1 (gated GELU, untied) by its shape."""
 
+    head: nn.Parameter | None
+
     def __init__(self, shape: Shape):
         super().__init__()
         self.shape = shape
@@ -88,7 +90,8 @@ class EncoderDecoder(nn.Module):
         memory = self.encoder(source_ND, run, self.decoder)
         target_MD = self.decoder(target_MD, memory, run)
         head = table_VD if self.head is None else self.head
-        return Loss.apply(target_MD, self.decoder.norm, head, run, self.shape.logit_scale, z_loss)  # type: ignore[no-any-return]
+        scale, gradient = self.shape.logit_scale, torch.is_grad_enabled()
+        return Loss.apply(target_MD, self.decoder.norm, head, run, scale, z_loss, gradient)
 
     def logits(self, inputs: Inputs) -> Tensor:
         """Logits (M, V) of all target tokens at once: to look at, not to train with."""
@@ -98,6 +101,12 @@ class EncoderDecoder(nn.Module):
             target_MD = self.decoder(target_MD, self.encoder(source_ND, run, self.decoder), run)
             y_MD, _ = run.ops.rms(target_MD, self.decoder.norm.detach() * self.shape.logit_scale, run.dtype)
             return y_MD @ (table_VD if self.head is None else self.head).to(run.dtype).t()
+
+    def memory(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """What the decoder sees of the source tokens: for each of its layers keys beside values, (N, 2 H K)."""
+        with torch.no_grad():
+            run = Pass.of(self.shape, inputs, self.embedding)
+            return self.encoder(self.embedding.detach()[inputs.source.id_N], run, self.decoder)
 
 
 def build(shape: Shape, seed: int, architecture: str = "encoder_decoder") -> EncoderDecoder:

@@ -1,27 +1,33 @@
-"""Attention over tiles, forward and backward, without a score tensor of the whole batch.
+"""Attention over tiles, forward and backward.
 
-One head of one tile at a time: its scores are made, biased, normalised and used while they lie in cache, and only the
-logarithm of each normaliser is kept. The backward pass makes the scores again, which costs one matrix product in five.
+One tile at a time: its scores are made, biased, normalised and used while they lie in cache. Where a layer's
+probabilities are few they are kept for the backward pass; where they are many, only the logarithm of each normaliser
+is, and the backward pass makes the scores again, at the cost of one matrix product in five: no tensor of
+(batch, heads, length, length) then ever exists.
 
 The relative position bias enters by its diagonals: a head's bias depends on (key - query) alone, so it is a vector of
 2 * longest - 1 numbers. It is looked up in the table once a forward pass, every layer of the stack adds it, and its
 gradient is summed along diagonals tile by tile, never as a (heads, length, length) tensor.
 
-    N  tokens of the queries    M  of the keys    I  H K, the columns of all heads    H  heads    K  d_kv
-    G  segments of a tile    Q  queries    K  keys of a tile's block    C  2 * longest - 1 distances
+    N  tokens    W  columns of a projection, of which H E are the queries (keys, values) of all heads
+    H  heads    E  d_kv    G  segments of a tile    Q  queries    K  keys    C  2 * longest - 1 distances
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from t5study.model.inputs import Span, Tile
-from t5study.model.shapes import BUCKETS, MAX_DISTANCE
+from t5study.model.inputs import Tile
+from t5study.model.shapes import BUCKETS
+
+KEEP = 1 << 22  # probabilities of one layer that are kept rather than made again: 16 MiB in fp32
 
 # The distance at which each bucket of the far half begins, in whole numbers: the formula's float logarithm disagrees
 # between libraries at the boundaries. Two ways: 16 buckets a direction, 8 of them exact. One way: 32, 16 exact.
@@ -29,7 +35,6 @@ _FAR_TWO_WAYS = (8, 12, 16, 23, 32, 46, 64, 91)
 _FAR_ONE_WAY = (16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113)
 
 
-@functools.lru_cache(maxsize=64)
 def buckets(longest: int, causal: bool) -> Tensor:
     """The bucket of every distance key - query from -(longest - 1) to longest - 1; (C,) int64.
 
@@ -38,12 +43,17 @@ def buckets(longest: int, causal: bool) -> Tensor:
     >>> buckets(3, causal=False).tolist()  # -2 -1 0 1 2
     [2, 1, 0, 17, 18]
     """
-    distance_C = torch.arange(-(longest - 1), longest)
-    far = torch.tensor(_FAR_ONE_WAY if causal else _FAR_TWO_WAYS)
+    return torch.from_numpy(_buckets(max(longest, 1), causal))
+
+
+@functools.lru_cache(maxsize=64)
+def _buckets(longest: int, causal: bool) -> np.ndarray:
+    distance_C = np.arange(-(longest - 1), longest)
+    far = np.array(_FAR_ONE_WAY if causal else _FAR_TWO_WAYS)
     exact = int(far[0])
-    behind_C = (-distance_C).clamp(min=0) if causal else distance_C.abs()
-    past_C = exact - 1 + torch.searchsorted(far, behind_C.clamp(max=MAX_DISTANCE), right=True)
-    bucket_C = torch.where(behind_C < exact, behind_C, past_C)
+    behind_C = np.maximum(-distance_C, 0) if causal else np.abs(distance_C)
+    past_C = exact - 1 + np.searchsorted(far, behind_C, side="right")
+    bucket_C = np.where(behind_C < exact, behind_C, past_C)
     return bucket_C if causal else bucket_C + (BUCKETS // 2) * (distance_C > 0)
 
 
@@ -63,107 +73,96 @@ class Diagonals(torch.autograd.Function):
         return (ddiagonal_HC @ one_CB).t(), None, None
 
 
+@dataclass(frozen=True)
+class Columns:
+    """H E columns of a matrix (N, W), from `first` on: the queries, keys or values among what one product gave.
+    factor_NH: what dropout makes of each head's value."""
+
+    matrix_NW: Tensor
+    first: int
+    factor_NH: Tensor | None = None
+
+
 def attend(
     ops: ModuleType,
-    q_NI: Tensor,
-    k_MI: Tensor,
-    v_MI: Tensor,
+    q: Columns,
+    k: Columns,
+    v: Columns,
     diagonal_HC: Tensor | None,
     tiles: Sequence[Tile],
     heads: int,
+    inner: int,
     causal: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """softmax(q k' + bias) v, each segment for itself; and the logarithms of the normalisers, one (H, G, Q) a tile.
+    """softmax(q k' + bias) v for each segment, (N, H E); and what the backward pass needs, four tensors a tile.
 
     There is no 1 / sqrt(d_kv): T5 has it in q's initial weights.
     """
-    out_NI = q_NI.new_empty(q_NI.shape)
-    scores = q_NI.new_empty(
-        max((len(tile.queries) * tile.queries.width * tile.keys.width for tile in tiles), default=0)
-    )
+    like = q.matrix_NW
+    out_NI = like.new_empty(len(like), inner)
+    keep, room = _keeps(tiles, heads, like)
     kept = []
     for tile in tiles:
-        q_heads, k_heads, v_heads = (
-            _heads(_block(ops, x, span), heads)
-            for x, span in ((q_NI, tile.queries), (k_MI, tile.keys), (v_MI, tile.keys))
-        )
-        size = (len(tile.queries), tile.queries.width, tile.keys.width)
-        scores_GQK = scores[: size[0] * size[1] * size[2]].view(size)
-        length_G = tile.keys.length_G if tile.padded else None
-        out_block = _own_block(out_NI, tile.queries)
-        lse = []
-        for h, out_GQK in enumerate(_heads(out_block, heads)):
-            torch.bmm(q_heads[h], k_heads[h].transpose(1, 2), out=scores_GQK)
-            diagonal_C = None if diagonal_HC is None else diagonal_HC[h]
-            lse.append(ops.softmax_(scores_GQK, diagonal_C, length_G, causal))
-            out_GQK.copy_(torch.bmm(scores_GQK, v_heads[h]))
-        kept.append(torch.stack(lse))
-        _return(ops, out_NI, tile.queries, out_block)
+        q_HGQE = ops.split(q.matrix_NW, q.first, heads, inner, tile.queries, q.factor_NH)
+        k_HGKE = ops.split(k.matrix_NW, k.first, heads, inner, tile.keys, k.factor_NH)
+        v_HGKE = ops.split(v.matrix_NW, v.first, heads, inner, tile.keys, v.factor_NH)
+        p_HGQK = _scores(q_HGQE, k_HGKE, room)
+        lse_HGQ = ops.softmax_(p_HGQK, diagonal_HC, tile.keys.length_G if tile.padded else None, causal)
+        ops.join(_bmm(p_HGQK, v_HGKE), out_NI, 0, tile.queries, None)
+        kept += (q_HGQE, k_HGKE, v_HGKE, p_HGQK if keep else lse_HGQ)
     return out_NI, kept
 
 
 def attend_backward(
     ops: ModuleType,
     dout_NI: Tensor,
-    q_NI: Tensor,
-    k_MI: Tensor,
-    v_MI: Tensor,
     diagonal_HC: Tensor | None,
     kept: Sequence[Tensor],
     tiles: Sequence[Tile],
     heads: int,
     causal: bool,
-    dq_NI: Tensor,
-    dk_MI: Tensor,
-    dv_MI: Tensor,
+    dq: Columns,
+    dk: Columns,
+    dv: Columns,
 ) -> Tensor | None:
-    """Fills dq, dk and dv, which may be columns of one matrix; returns the gradient of the diagonals."""
+    """Fills the columns of dq, dk and dv; returns the gradient of the diagonals."""
     ddiagonal_HC = None if diagonal_HC is None else torch.zeros_like(diagonal_HC)
-    largest = max((len(tile.queries) * tile.queries.width * tile.keys.width for tile in tiles), default=0)
-    scores, dscores = q_NI.new_empty(2, largest)
-    for tile, lse_HGQ in zip(tiles, kept, strict=True):
-        sides = ((q_NI, tile.queries), (k_MI, tile.keys), (v_MI, tile.keys), (dout_NI, tile.queries))
-        q_heads, k_heads, v_heads, dout_heads = (_heads(_block(ops, x, span), heads) for x, span in sides)
-        ends = ((dq_NI, tile.queries), (dk_MI, tile.keys), (dv_MI, tile.keys))
-        blocks = [_own_block(x, span) for x, span in ends]
-        dq_heads, dk_heads, dv_heads = (_heads(block, heads) for block in blocks)
-        size = (len(tile.queries), tile.queries.width, tile.keys.width)
-        p_GQK = scores[: size[0] * size[1] * size[2]].view(size)
-        ds_GQK = dscores[: size[0] * size[1] * size[2]].view(size)
-        length_G = tile.keys.length_G if tile.padded else None
-        for h in range(heads):
-            torch.bmm(q_heads[h], k_heads[h].transpose(1, 2), out=p_GQK)
-            diagonal_C = None if diagonal_HC is None else diagonal_HC[h]
-            ops.softmax_again_(p_GQK, diagonal_C, length_G, causal, lse_HGQ[h])
-            dv_heads[h].copy_(torch.bmm(p_GQK.transpose(1, 2), dout_heads[h]))
-            torch.bmm(dout_heads[h], v_heads[h].transpose(1, 2), out=ds_GQK)
-            ops.softmax_backward_(p_GQK, ds_GQK, None if ddiagonal_HC is None else ddiagonal_HC[h])
-            dq_heads[h].copy_(torch.bmm(ds_GQK, k_heads[h]))
-            dk_heads[h].copy_(torch.bmm(ds_GQK.transpose(1, 2), q_heads[h]))
-        for (x, span), block in zip(ends, blocks, strict=True):
-            _return(ops, x, span, block)
+    inner = dout_NI.shape[1]
+    keep, room = _keeps(tiles, heads, dout_NI)
+    droom = room if room is None else torch.empty_like(room)
+    for i, tile in enumerate(tiles):
+        q_HGQE, k_HGKE, v_HGKE, p_HGQK = kept[4 * i : 4 * i + 4]
+        if not keep:
+            lse_HGQ, p_HGQK = p_HGQK, _scores(q_HGQE, k_HGKE, room)
+            ops.softmax_again_(p_HGQK, diagonal_HC, tile.keys.length_G if tile.padded else None, causal, lse_HGQ)
+        dout_HGQE = ops.split(dout_NI, 0, heads, inner, tile.queries, None)
+        dv_HGKE = _bmm(p_HGQK.transpose(2, 3), dout_HGQE)
+        ds_HGQK = _scores(dout_HGQE, v_HGKE, droom)
+        ops.softmax_backward_(p_HGQK, ds_HGQK, ddiagonal_HC)
+        ops.join(_bmm(ds_HGQK, k_HGKE), dq.matrix_NW, dq.first, tile.queries, dq.factor_NH)
+        ops.join(_bmm(ds_HGQK.transpose(2, 3), q_HGQE), dk.matrix_NW, dk.first, tile.keys, dk.factor_NH)
+        ops.join(dv_HGKE, dv.matrix_NW, dv.first, tile.keys, dv.factor_NH)
     return ddiagonal_HC
 
 
-def _block(ops: ModuleType, x_NI: Tensor, span: Span) -> Tensor:
-    """One side of a tile as a block (G, width, I): a view where its segments lie in a row, else a padded copy."""
-    if span.contiguous:
-        return x_NI[span.start : span.start + len(span) * span.width].unflatten(0, (len(span), span.width))
-    return ops.take(x_NI, span.first_G, span.length_G, span.width)
+def _keeps(tiles: Sequence[Tile], heads: int, like: Tensor) -> tuple[bool, Tensor | None]:
+    """Whether the layer's probabilities are kept; if not, room for those of any one tile."""
+    sizes = [heads * len(tile.queries) * tile.queries.width * tile.keys.width for tile in tiles]
+    if sum(sizes) <= KEEP:
+        return True, None
+    return False, like.new_empty(max(sizes))
 
 
-def _own_block(x_NI: Tensor, span: Span) -> Tensor:
-    """Where one side's results go: a view of x where that can be, else room that `_return` copies from."""
-    if span.contiguous:
-        return x_NI[span.start : span.start + len(span) * span.width].unflatten(0, (len(span), span.width))
-    return x_NI.new_empty(len(span), span.width, x_NI.shape[1])
+def _bmm(a: Tensor, b: Tensor) -> Tensor:
+    """A matrix product for every head and segment."""
+    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).unflatten(0, a.shape[:2])
 
 
-def _return(ops: ModuleType, x_NI: Tensor, span: Span, block: Tensor) -> None:
-    if not span.contiguous:
-        ops.put(x_NI, span.first_G, span.length_G, block)
-
-
-def _heads(block: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """(G, width, H K) -> H views (G, width, K)."""
-    return block.unflatten(-1, (heads, -1)).unbind(2)
+def _scores(q_HGQE: Tensor, k_HGKE: Tensor, room: Tensor | None) -> Tensor:
+    """q k' (H, G, Q, K), in `room` if there is one."""
+    if room is None:
+        return _bmm(q_HGQE, k_HGKE.transpose(2, 3))
+    size = (*q_HGQE.shape[:3], k_HGKE.shape[2])
+    scores_HGQK = room[: q_HGQE.shape[:3].numel() * size[3]].view(size)
+    torch.bmm(q_HGQE.flatten(0, 1), k_HGKE.flatten(0, 1).transpose(1, 2), out=scores_HGQK.flatten(0, 1))
+    return scores_HGQK

@@ -24,14 +24,11 @@ CALL = 1 << 15  # scores whose arithmetic costs about as much as one more tile's
 
 @dataclass(frozen=True)
 class Span:
-    """One side of a tile: where its segments lie in the token list. width: the longest. contiguous: all are of this
-    width and lie one after another, so that the tile is a view."""
+    """One side of a tile: where its segments lie in the token list. width: the longest's length."""
 
     first_G: Tensor
     length_G: Tensor
     width: int
-    start: int
-    contiguous: bool
 
     def __len__(self) -> int:
         return len(self.first_G)
@@ -159,9 +156,7 @@ def _tile(queries: _Segments, keys: _Segments, which: np.ndarray, device: str | 
 
 
 def _span(first_G: np.ndarray, length_G: np.ndarray, device: str | torch.device) -> Span:
-    width, start = int(length_G.max()), int(first_G[0])
-    contiguous = bool((length_G == width).all() and (first_G == start + width * np.arange(len(first_G))).all())
-    return Span(_tensor(first_G, device), _tensor(length_G, device), width, start, contiguous)
+    return Span(_tensor(first_G, device), _tensor(length_G, device), int(length_G.max()))
 
 
 def _tensor(array: np.ndarray, device: str | torch.device) -> Tensor:

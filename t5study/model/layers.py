@@ -13,6 +13,7 @@ for, the residual stream, norms and softmax in fp32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from t5study.model import loops, passes
-from t5study.model.attention import Diagonals, attend, attend_backward
+from t5study.model.attention import Columns, Diagonals, attend, attend_backward
 from t5study.model.dropout import Dropout, sites
 from t5study.model.inputs import Inputs, Tile, Tokens
 from t5study.model.shapes import BUCKETS, Shape
@@ -63,12 +64,6 @@ def _weight(*size: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(size))
 
 
-def _by_head_(v_NI: Tensor, factor_NH: Tensor | None) -> None:
-    """Multiplies each head's columns by the head's factor."""
-    if factor_NH is not None:
-        v_NI.unflatten(1, (factor_NH.shape[1], -1)).mul_(factor_NH[..., None])
-
-
 # --- the sub-layers as functions --------------------------------------------------------------------------------------
 
 
@@ -81,27 +76,24 @@ class _SelfAttention(torch.autograd.Function):
         y_ND, r_N = ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
         qkv_N3I = y_ND @ w.t()
         factor_NH = run.weights_mask(f"{site}.weights", tokens, heads)
-        _by_head_(qkv_N3I[:, 2 * inner :], factor_NH)
+        columns = Columns(qkv_N3I, 0), Columns(qkv_N3I, inner), Columns(qkv_N3I, 2 * inner, factor_NH)
         diagonal_HC = diagonal_HC.detach()
-        c_NI, kept = attend(ops, *qkv_N3I.split(inner, 1), diagonal_HC, tiles, heads, causal=decoder)
-        ctx.save_for_backward(x_ND, gain_D, w, out, diagonal_HC, y_ND, r_N, qkv_N3I, c_NI, *kept)
+        c_NI, kept = attend(ops, *columns, diagonal_HC, tiles, heads, inner, causal=decoder)
+        ctx.save_for_backward(x_ND, gain_D, w, out, diagonal_HC, y_ND, r_N, c_NI, *kept)
         ctx.run, ctx.site, ctx.decoder, ctx.factor_NH = run, site, decoder, factor_NH
         return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dz_ND):
-        x_ND, gain_D, w, out, diagonal_HC, y_ND, r_N, qkv_N3I, c_NI, *kept = ctx.saved_tensors
+        x_ND, gain_D, w, out, diagonal_HC, y_ND, r_N, c_NI, *kept = ctx.saved_tensors
         ops, tokens, tiles = _side(ctx.run, ctx.decoder)
         heads, inner = len(diagonal_HC), c_NI.shape[1]
         dz_ND = dz_ND.contiguous()
         do_ND = ops.masked(dz_ND, ctx.run.mask(ctx.site), tokens.row_N).to(out.dtype)
-        dqkv_N3I = torch.empty_like(qkv_N3I)
-        q_k_v, dq_dk_dv = qkv_N3I.split(inner, 1), dqkv_N3I.split(inner, 1)
-        ddiagonal_HC = attend_backward(
-            ops, do_ND @ out, *q_k_v, diagonal_HC, kept, tiles, heads, ctx.decoder, *dq_dk_dv
-        )
-        _by_head_(dq_dk_dv[2], ctx.factor_NH)
+        dqkv_N3I = dz_ND.new_empty(len(dz_ND), 3 * inner, dtype=w.dtype)
+        columns = Columns(dqkv_N3I, 0), Columns(dqkv_N3I, inner), Columns(dqkv_N3I, 2 * inner, ctx.factor_NH)
+        ddiagonal_HC = attend_backward(ops, do_ND @ out, diagonal_HC, kept, tiles, heads, ctx.decoder, *columns)
         dx_ND, dgain_D = ops.rms_backward(dqkv_N3I @ w, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         dq, dk, dv = _product(dqkv_N3I, y_ND, gain_D).split(inner)
         return dx_ND, dgain_D, dq, dk, dv, _product(do_ND, c_NI, gain_D), ddiagonal_HC, None, None, None
@@ -114,33 +106,28 @@ class _CrossAttention(torch.autograd.Function):
         q, out = q.to(run.dtype), out.to(run.dtype)
         y_ND, r_N = ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
         q_NI = y_ND @ q.t()
-        k_MI, v_MI = kv_M2I.detach().split(inner, 1)
         factor_MH = run.weights_mask(f"{site}.weights", run.inputs.source, heads)
-        if factor_MH is not None:
-            v_MI = v_MI.clone()
-            _by_head_(v_MI, factor_MH)
-        c_NI, kept = attend(ops, q_NI, k_MI, v_MI, None, run.inputs.cross, heads, causal=False)
-        ctx.save_for_backward(x_ND, gain_D, q, out, y_ND, r_N, q_NI, k_MI, v_MI, c_NI, *kept)
+        kv_M2I = kv_M2I.detach()
+        columns = Columns(q_NI, 0), Columns(kv_M2I, 0), Columns(kv_M2I, inner, factor_MH)
+        c_NI, kept = attend(ops, *columns, None, run.inputs.cross, heads, inner, causal=False)
+        ctx.save_for_backward(x_ND, gain_D, q, out, y_ND, r_N, c_NI, *kept)
         ctx.run, ctx.site, ctx.heads, ctx.factor_MH = run, site, heads, factor_MH
         return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dz_ND):
-        x_ND, gain_D, q, out, y_ND, r_N, q_NI, k_MI, v_MI, c_NI, *kept = ctx.saved_tensors
+        x_ND, gain_D, q, out, y_ND, r_N, c_NI, *kept = ctx.saved_tensors
         run, inner = ctx.run, c_NI.shape[1]
         ops, inputs = run.ops, run.inputs
         dz_ND = dz_ND.contiguous()
         do_ND = ops.masked(dz_ND, run.mask(ctx.site), inputs.target.row_N).to(out.dtype)
-        dq_NI = torch.empty_like(q_NI)
-        dkv_M2I = (torch.empty if inputs.every_key else torch.zeros)(
-            len(k_MI), 2 * inner, dtype=q.dtype, device=q.device
-        )
-        dk_MI, dv_MI = dkv_M2I.split(inner, 1)
-        attend_backward(
-            ops, do_ND @ out, q_NI, k_MI, v_MI, None, kept, inputs.cross, ctx.heads, False, dq_NI, dk_MI, dv_MI
-        )
-        _by_head_(dv_MI, ctx.factor_MH)
+        dq_NI = torch.empty_like(c_NI)
+        dkv_M2I = c_NI.new_empty(len(inputs.source), 2 * inner)
+        if not inputs.every_key:
+            dkv_M2I.zero_()
+        columns = Columns(dq_NI, 0), Columns(dkv_M2I, 0), Columns(dkv_M2I, inner, ctx.factor_MH)
+        attend_backward(ops, do_ND @ out, None, kept, inputs.cross, ctx.heads, False, *columns)
         dx_ND, dgain_D = ops.rms_backward(dq_NI @ q, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         dq, dout = _product(dq_NI, y_ND, gain_D), _product(do_ND, c_NI, gain_D)
         return dx_ND, dgain_D, dq, dout, dkv_M2I, None, None, None
@@ -164,9 +151,9 @@ class _Memory(torch.autograd.Function):
     def backward(ctx, *dkv):
         x_ND, gain_D, y_ND, r_N, *weights = ctx.saved_tensors
         run, found = ctx.run, []
-        dy_ND = torch.zeros_like(y_ND)
+        dy_ND = torch.zeros_like(x_ND)
         for dkv_N2I, w in zip(dkv, weights, strict=True):
-            dy_ND.addmm_(dkv_N2I, w)
+            add_product_(dy_ND, dkv_N2I, w)
             found += _product(dkv_N2I, y_ND, gain_D).chunk(2)
         dy_ND = run.ops.masked(dy_ND, run.mask("encoder.norm"), run.inputs.source.row_N)
         dx_ND, dgain_D = run.ops.rms_backward(dy_ND, x_ND.detach(), r_N, gain_D.detach(), None)
@@ -245,6 +232,14 @@ def _product(dout_NO: Tensor, in_NI: Tensor, like: Tensor) -> Tensor:
     return (dout_NO.t() @ in_NI).to(like.dtype)
 
 
+def add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a b; a sum over layers or chunks is kept in fp32 whatever the products are in."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
 # --- the modules ------------------------------------------------------------------------------------------------------
 
 
@@ -276,8 +271,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x_ND: Tensor, run: Pass, site: str, tokens: Tokens) -> Tensor:
         if self.gated:
-            return _GatedFeedForward.apply(x_ND, self.norm, self.wi_0, self.wi_1, self.wo, run, site, tokens)  # type: ignore[no-any-return]
-        return _FeedForward.apply(x_ND, self.norm, self.wi, self.wo, run, site, tokens)  # type: ignore[no-any-return]
+            return _GatedFeedForward.apply(x_ND, self.norm, self.wi_0, self.wi_1, self.wo, run, site, tokens)
+        return _FeedForward.apply(x_ND, self.norm, self.wi, self.wo, run, site, tokens)
 
 
 class EncoderLayer(nn.Module):
@@ -319,13 +314,16 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.encoder_layers))
         self.norm = _weight(shape.d_model)
 
+    def __iter__(self) -> Iterator[EncoderLayer]:
+        return iter(self.layers)  # type: ignore[return-value]
+
     def forward(self, x_ND: Tensor, run: Pass, decoder: Decoder) -> tuple[Tensor, ...]:
         """Embedded source tokens -> for every decoder layer k and v, (N, 2 I)."""
         diagonal_HC = Diagonals.apply(self.bias, run.inputs.source.longest, False)
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self):
             x_ND = layer(x_ND, diagonal_HC, run, f"encoder.layers.{i}")
-        pairs = [w for layer in decoder.layers for w in (layer.cross.k, layer.cross.v)]
-        return _Memory.apply(x_ND, self.norm, run, *pairs)  # type: ignore[no-any-return]
+        pairs = [w for layer in decoder for w in (layer.cross.k, layer.cross.v)]
+        return _Memory.apply(x_ND, self.norm, run, *pairs)
 
 
 class Decoder(nn.Module):
@@ -337,9 +335,12 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.decoder_layers))
         self.norm = _weight(shape.d_model)
 
+    def __iter__(self) -> Iterator[DecoderLayer]:
+        return iter(self.layers)  # type: ignore[return-value]
+
     def forward(self, x_ND: Tensor, memory: tuple[Tensor, ...], run: Pass) -> Tensor:
         """Embedded decoder inputs -> what the final norm takes."""
         diagonal_HC = Diagonals.apply(self.bias, run.inputs.target.longest, True)
-        for i, (layer, kv_M2I) in enumerate(zip(self.layers, memory, strict=True)):
+        for i, (layer, kv_M2I) in enumerate(zip(self, memory, strict=True)):
             x_ND = layer(x_ND, kv_M2I, diagonal_HC, run, f"decoder.layers.{i}")
         return x_ND

@@ -5,13 +5,15 @@ In torch's own operators each is a pass over memory and a call; here each row is
 in the nearest cache, and the exponential is a polynomial that the compiler runs eight lanes wide. `passes.py` is the
 same functions in torch's operators, for every other device, precision and number of threads; tests hold them equal.
 
-    N  tokens    D  width of a row    I  H K, the columns of all heads    H  heads    R  rows of the softmax
-    G  segments of a tile    Q  queries    K  keys    V  vocabulary rows    C  2 * longest - 1 distances
+    N  tokens    D  d_model    F  d_ff    W  columns of a projection    H  heads    E  d_kv    B  rows of the batch
+    G  segments of a tile    Q  queries    K  keys    C  2 * longest - 1 distances    V  vocabulary    R  its rows
 
 Sums may be taken in any order (what lets them run in lanes), and a NaN among the inputs of a row reaches its outputs.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,28 +22,31 @@ from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from t5study.model.inputs import Span
+
 _loop = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
 _inline = njit(cache=True, inline="always")
 _f = np.float32
-_NONE_F = torch.empty(0)
 _NONE_FF = torch.empty(0, 0)
 _NONE_I = torch.empty(0, dtype=torch.int64)
 
 
-@intrinsic
-def _as_float(context, bits):
+def _float_of_bits(_context, _bits):
     def generate(_context, builder, _signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.int32), generate
 
 
-@intrinsic
-def _as_int(context, number):
+def _bits_of_float(_context, _number):
     def generate(_context, builder, _signature, args):
         return builder.bitcast(args[0], ir.IntType(32))
 
     return types.int32(types.float32), generate
+
+
+_as_float: Any = intrinsic(_float_of_bits)
+_as_int: Any = intrinsic(_bits_of_float)
 
 
 @_inline
@@ -121,20 +126,65 @@ def _rms_backward(dy_ND, x_ND, r_N, gain_D, around_ND, dx_ND, dgain_D):
 # --- attention ------------------------------------------------------------------------------------------------------
 
 
-def softmax_(scores_GQK: Tensor, diagonal_C: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
-    """Scores become probabilities, in place; returns the logarithm of each row's normaliser (G, Q).
+def split(x_NW: Tensor, first: int, heads: int, inner: int, span: Span, factor_NH: Tensor | None) -> Tensor:
+    """Columns `first` to `first + inner` of the segments of a span, by head: (H, G, width, E), zeros behind what is
+    shorter. Each head's columns are multiplied by its factor, if there is one."""
+    block = torch.empty(heads, len(span), span.width, inner // heads)
+    factor = _NONE_FF if factor_NH is None else factor_NH
+    _split(x_NW.numpy(), first, span.first_G.numpy(), span.length_G.numpy(), factor.numpy(), block.numpy())
+    return block
 
-    diagonal_C: the position bias by distance, diagonal_C[key - query + longest - 1]. length_G: keys beyond it are
+
+@_loop
+def _split(x_NW, first, first_G, length_G, factor_NH, block):
+    heads, _, width, e = block.shape
+    for g in range(len(first_G)):
+        for i in range(length_G[g]):
+            n = first_G[g] + i
+            for h in range(heads):
+                factor = factor_NH[n, h] if factor_NH.shape[0] else _f(1)
+                _times(x_NW[n, first + h * e : first + h * e + e], factor, block[h, g, i])
+        for h in range(heads):
+            block[h, g, length_G[g] : width] = 0
+
+
+@_loop
+def _times(source, factor, target):
+    for j in range(len(target)):
+        target[j] = source[j] * factor
+
+
+def join(block: Tensor, x_NW: Tensor, first: int, span: Span, factor_NH: Tensor | None) -> None:
+    """The way back from `split`, into a matrix."""
+    factor = _NONE_FF if factor_NH is None else factor_NH
+    _join(block.numpy(), x_NW.numpy(), first, span.first_G.numpy(), span.length_G.numpy(), factor.numpy())
+
+
+@_loop
+def _join(block, x_NW, first, first_G, length_G, factor_NH):
+    heads, _, _, e = block.shape
+    for g in range(len(first_G)):
+        for i in range(length_G[g]):
+            n = first_G[g] + i
+            for h in range(heads):
+                factor = factor_NH[n, h] if factor_NH.shape[0] else _f(1)
+                _times(block[h, g, i], factor, x_NW[n, first + h * e : first + h * e + e])
+
+
+def softmax_(scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
+    """Scores become probabilities, in place; returns the logarithm of each row's normaliser (H, G, Q).
+
+    diagonal_HC: the position bias by distance, diagonal[h, key - query + longest - 1]. length_G: keys beyond it are
     padding. causal: keys after the query are not seen.
     """
-    lse_GQ = scores_GQK.new_empty(scores_GQK.shape[:2])
-    diagonal, length = _or_none(diagonal_C, length_G)
-    _softmax(scores_GQK.numpy(), diagonal, length, causal, lse_GQ.numpy())
-    return lse_GQ
+    lse_HGQ = torch.empty(scores_HGQK.shape[:3])
+    diagonal, length = _or_none(diagonal_HC, length_G)
+    _softmax(scores_HGQK.numpy(), diagonal, length, causal, lse_HGQ.numpy())
+    return lse_HGQ
 
 
-def _or_none(diagonal_C: Tensor | None, length_G: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
-    diagonal = _NONE_F if diagonal_C is None else diagonal_C
+def _or_none(diagonal_HC: Tensor | None, length_G: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    diagonal = _NONE_FF if diagonal_HC is None else diagonal_HC
     return diagonal.numpy(), (_NONE_I if length_G is None else length_G).numpy()
 
 
@@ -146,125 +196,159 @@ def _seen(length_G, g, i, keys, causal):
 
 
 @_loop
-def _softmax(scores_GQK, diagonal_C, length_G, causal, lse_GQ):
-    segments, queries, keys = scores_GQK.shape
-    biased = len(diagonal_C) > 0
-    middle = len(diagonal_C) // 2
-    for g in range(segments):
-        for i in range(queries):
-            row = scores_GQK[g, i]
-            seen = _seen(length_G, g, i, keys, causal)
-            most, check = _LEAST, _f(0)
-            if biased:
-                bias = diagonal_C[middle - i : middle - i + keys]
+def _softmax(scores_HGQK, diagonal_HC, length_G, causal, lse_HGQ):
+    heads, segments, queries, keys = scores_HGQK.shape
+    biased = diagonal_HC.shape[0] > 0
+    middle = diagonal_HC.shape[1] // 2
+    for h in range(heads):
+        for g in range(segments):
+            for i in range(queries):
+                row = scores_HGQK[h, g, i]
+                seen = _seen(length_G, g, i, keys, causal)
+                most, check = _LEAST, _f(0)
+                if biased:
+                    bias = diagonal_HC[h, middle - i : middle - i + keys]
+                    for j in range(seen):
+                        x = row[j] + bias[j]
+                        row[j] = x
+                        check += x
+                        most = max(most, _ordered(_as_int(x)))
+                else:
+                    for j in range(seen):
+                        x = row[j]
+                        check += x
+                        most = max(most, _ordered(_as_int(x)))
+                top = _as_float(_ordered(most))
+                total = _f(0)
                 for j in range(seen):
-                    x = row[j] + bias[j]
-                    row[j] = x
-                    check += x
-                    most = max(most, _ordered(_as_int(x)))
-            else:
+                    e = _exp(row[j] - top)
+                    row[j] = e
+                    total += e
+                total += check * _f(0)  # a NaN stays one
+                scale = _f(1) / total
                 for j in range(seen):
-                    x = row[j]
-                    check += x
-                    most = max(most, _ordered(_as_int(x)))
-            top = _as_float(_ordered(most))
-            total = _f(0)
-            for j in range(seen):
-                e = _exp(row[j] - top)
-                row[j] = e
-                total += e
-            total += check * _f(0)  # a NaN stays one
-            scale = _f(1) / total
-            for j in range(seen):
-                row[j] *= scale
-            for j in range(seen, keys):
-                row[j] = 0
-            lse_GQ[g, i] = top + np.log(total)
+                    row[j] *= scale
+                for j in range(seen, keys):
+                    row[j] = 0
+                lse_HGQ[h, g, i] = top + np.log(total)
 
 
 def softmax_again_(
-    scores_GQK: Tensor, diagonal_C: Tensor | None, length_G: Tensor | None, causal: bool, lse_GQ: Tensor
+    scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool, lse_HGQ: Tensor
 ) -> None:
     """The same scores once more, the normalisers known."""
-    diagonal, length = _or_none(diagonal_C, length_G)
-    _softmax_again(scores_GQK.numpy(), diagonal, length, causal, lse_GQ.numpy())
+    diagonal, length = _or_none(diagonal_HC, length_G)
+    _softmax_again(scores_HGQK.numpy(), diagonal, length, causal, lse_HGQ.numpy())
 
 
 @_loop
-def _softmax_again(scores_GQK, diagonal_C, length_G, causal, lse_GQ):
-    segments, queries, keys = scores_GQK.shape
-    biased = len(diagonal_C) > 0
-    middle = len(diagonal_C) // 2
-    for g in range(segments):
-        for i in range(queries):
-            row = scores_GQK[g, i]
-            seen = _seen(length_G, g, i, keys, causal)
-            lse = lse_GQ[g, i]
-            if biased:
-                bias = diagonal_C[middle - i : middle - i + keys]
-                for j in range(seen):
-                    row[j] = _exp(row[j] + bias[j] - lse)
-            else:
-                for j in range(seen):
-                    row[j] = _exp(row[j] - lse)
-            for j in range(seen, keys):
-                row[j] = 0
+def _softmax_again(scores_HGQK, diagonal_HC, length_G, causal, lse_HGQ):
+    heads, segments, queries, keys = scores_HGQK.shape
+    biased = diagonal_HC.shape[0] > 0
+    middle = diagonal_HC.shape[1] // 2
+    for h in range(heads):
+        for g in range(segments):
+            for i in range(queries):
+                row = scores_HGQK[h, g, i]
+                seen = _seen(length_G, g, i, keys, causal)
+                lse = lse_HGQ[h, g, i]
+                if biased:
+                    bias = diagonal_HC[h, middle - i : middle - i + keys]
+                    for j in range(seen):
+                        row[j] = _exp(row[j] + bias[j] - lse)
+                else:
+                    for j in range(seen):
+                        row[j] = _exp(row[j] - lse)
+                for j in range(seen, keys):
+                    row[j] = 0
 
 
-def softmax_backward_(p_GQK: Tensor, dp_GQK: Tensor, ddiagonal_C: Tensor | None) -> None:
-    """dp becomes the gradient of the scores, in place, and is added up along the diagonals into ddiagonal_C."""
-    diagonal = _NONE_F if ddiagonal_C is None else ddiagonal_C
-    _softmax_backward(p_GQK.numpy(), dp_GQK.numpy(), diagonal.numpy())
+def softmax_backward_(p_HGQK: Tensor, dp_HGQK: Tensor, ddiagonal_HC: Tensor | None) -> None:
+    """dp becomes the gradient of the scores, in place, and is added up along the diagonals into ddiagonal_HC."""
+    diagonal = _NONE_FF if ddiagonal_HC is None else ddiagonal_HC
+    _softmax_backward(p_HGQK.numpy(), dp_HGQK.numpy(), diagonal.numpy())
 
 
 @_loop
-def _softmax_backward(p_GQK, dp_GQK, ddiagonal_C):
-    segments, queries, keys = p_GQK.shape
-    biased = len(ddiagonal_C) > 0
-    middle = len(ddiagonal_C) // 2
-    for g in range(segments):
-        for i in range(queries):
-            p, dp = p_GQK[g, i], dp_GQK[g, i]
-            mean = _f(0)
+def _softmax_backward(p_HGQK, dp_HGQK, ddiagonal_HC):
+    heads, segments, queries, keys = p_HGQK.shape
+    biased = ddiagonal_HC.shape[0] > 0
+    middle = ddiagonal_HC.shape[1] // 2
+    for h in range(heads):
+        for g in range(segments):
+            for i in range(queries):
+                p, dp = p_HGQK[h, g, i], dp_HGQK[h, g, i]
+                mean = _f(0)
+                for j in range(keys):
+                    mean += p[j] * dp[j]
+                if biased:
+                    along = ddiagonal_HC[h, middle - i : middle - i + keys]
+                    for j in range(keys):
+                        ds = p[j] * (dp[j] - mean)
+                        dp[j] = ds
+                        along[j] += ds
+                else:
+                    for j in range(keys):
+                        dp[j] = p[j] * (dp[j] - mean)
+
+
+def attend_one(
+    q_AI: Tensor, kv_N2I: Tensor, first_A: Tensor, length_A: Tensor, heads: int, bias_HC: Tensor | None
+) -> Tensor:
+    """Attention of one query a row over `length` keys that lie from `first` on: a step of decoding. bias_HC: by
+    how far the key lies behind the last one."""
+    out_AI = torch.empty_like(q_AI)
+    bias = _NONE_FF if bias_HC is None else bias_HC
+    _attend_one(
+        q_AI.numpy(), kv_N2I.numpy(), first_A.numpy(), length_A.numpy(), heads, bias.numpy(), out_AI.numpy()
+    )  # fmt: skip
+    return out_AI
+
+
+@_loop
+def _attend_one(q_AI, kv_N2I, first_A, length_A, heads, bias_HC, out_AI):
+    inner = q_AI.shape[1]
+    e = inner // heads
+    longest = 0
+    for a in range(len(length_A)):
+        longest = max(longest, length_A[a])
+    p_HK = np.empty((heads, longest), np.float32)
+    for a in range(len(length_A)):
+        first, keys = first_A[a], length_A[a]
+        for j in range(keys):
+            row = kv_N2I[first + j]
+            for h in range(heads):
+                score = _dot(q_AI[a, h * e : h * e + e], row[h * e : h * e + e])
+                p_HK[h, j] = score + bias_HC[h, keys - 1 - j] if bias_HC.shape[0] else score
+        for h in range(heads):
+            p = p_HK[h, :keys]
+            top, total = p[0], _f(0)
             for j in range(keys):
-                mean += p[j] * dp[j]
-            if biased:
-                along = ddiagonal_C[middle - i : middle - i + keys]
-                for j in range(keys):
-                    ds = p[j] * (dp[j] - mean)
-                    dp[j] = ds
-                    along[j] += ds
-            else:
-                for j in range(keys):
-                    dp[j] = p[j] * (dp[j] - mean)
-
-
-def take(source_NI: Tensor, first_G: Tensor, length_G: Tensor, width: int) -> Tensor:
-    """Segments of a token list as a (G, width, I) block, zeros behind each. source_NI may be some columns of a wider
-    matrix."""
-    block = torch.empty(len(first_G), width, source_NI.shape[1])
-    _take(source_NI.numpy(), first_G.numpy(), length_G.numpy(), block.numpy())
-    return block
+                top = max(top, p[j])
+            for j in range(keys):
+                p[j] = np.exp(p[j] - top)
+                total += p[j]
+            for j in range(keys):
+                p[j] /= total
+        out_AI[a] = 0
+        for j in range(keys):
+            row = kv_N2I[first + j]
+            for h in range(heads):
+                _add_times(row[inner + h * e : inner + h * e + e], p_HK[h, j], out_AI[a, h * e : h * e + e])
 
 
 @_loop
-def _take(source_NI, first_G, length_G, block):
-    for g in range(len(first_G)):
-        n, first = length_G[g], first_G[g]
-        block[g, :n] = source_NI[first : first + n]
-        block[g, n:] = 0
-
-
-def put(target_NI: Tensor, first_G: Tensor, length_G: Tensor, block: Tensor) -> None:
-    """The way back: the segments of a block into a token list."""
-    _put(target_NI.numpy(), first_G.numpy(), length_G.numpy(), block.numpy())
+def _dot(a, b):
+    total = _f(0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
 
 
 @_loop
-def _put(target_NI, first_G, length_G, block):
-    for g in range(len(first_G)):
-        n, first = length_G[g], first_G[g]
-        target_NI[first : first + n] = block[g, :n]
+def _add_times(source, factor, target):
+    for j in range(len(target)):
+        target[j] += source[j] * factor
 
 
 # --- feed-forward ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from t5study.model.layers import Pass
+from t5study.model.layers import Pass, add_product_
 
 CHUNK = 1 << 20  # logits of a chunk: 4 MiB in fp32
 
@@ -32,11 +32,12 @@ class Losses:
 class Loss(torch.autograd.Function):
     """The decoder's stream -> (sum of nats and z-loss, nats of each token).
 
-    Final norm, dropout, the scale d_model^-0.5 of tied tables, softmax matrix and loss.
+    Final norm, dropout, the scale d_model^-0.5 of tied tables, softmax matrix and loss. gradient: whether any will be
+    asked for.
     """
 
     @staticmethod
-    def forward(ctx, x_MD, gain_D, table_VD, run: Pass, scale: float, z_loss: float):
+    def forward(ctx, x_MD, gain_D, table_VD, run: Pass, scale: float, z_loss: float, gradient: bool):
         ops, labels_M, mask = run.ops, run.inputs.label_M, run.mask("decoder.norm")
         gain_D = gain_D.detach() * scale
         y_MD, r_M = ops.rms(x_MD.detach(), gain_D, run.dtype)
@@ -57,10 +58,7 @@ class Loss(torch.autograd.Function):
             if dy_MD is not None:
                 torch.mm(logits_RV, table, out=dy_MD[some])
             if dtable_VD is not None:
-                if run.dtype == dtable_VD.dtype:
-                    dtable_VD.addmm_(logits_RV.t(), y_MD[some])
-                else:
-                    dtable_VD += logits_RV.t() @ y_MD[some]
+                add_product_(dtable_VD, logits_RV.t(), y_MD[some])
         nats_M = torch.cat(nats) if nats else x_MD.new_zeros(0)
         total = nats_M.sum()
         if z_loss:
@@ -77,4 +75,4 @@ class Loss(torch.autograd.Function):
         run = ctx.run
         dy_MD = run.ops.masked(dy_MD * dtotal, run.mask("decoder.norm"), run.inputs.target.row_N)
         dx_MD, dgain_D = run.ops.rms_backward(dy_MD, x_MD.detach(), r_M, gain_D, None)
-        return dx_MD, dgain_D * ctx.scale, None if dtable_VD is None else dtable_VD * dtotal, None, None, None
+        return dx_MD, dgain_D * ctx.scale, None if dtable_VD is None else dtable_VD * dtotal, None, None, None, None

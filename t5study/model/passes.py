@@ -1,7 +1,7 @@
 """The functions of loops.py in torch's operators: for a GPU, for several threads, for bf16 and for double precision.
 
-    N  tokens    D  width of a row    I  H K, the columns of all heads    H  heads    R  rows of the softmax
-    G  segments of a tile    Q  queries    K  keys    V  vocabulary rows    C  2 * longest - 1 distances
+    N  tokens    D  d_model    F  d_ff    W  columns of a projection    H  heads    E  d_kv    B  rows of the batch
+    G  segments of a tile    Q  queries    K  keys    C  2 * longest - 1 distances    V  vocabulary    R  its rows
 
 Matrix products may be in bf16; statistics, softmax and loss are in fp32 (or in double where the weights are).
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from t5study.model.inputs import Span
 
 HIDDEN = -1e9  # an attention score that stands for "not seen": its exponential is 0
 
@@ -36,75 +38,99 @@ def rms_backward(
     return dx_ND if residual_ND is None else dx_ND.add_(residual_ND), product_ND.sum(0)
 
 
-def _biased(scores_GQK: Tensor, diagonal_C: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
+def split(x_NW: Tensor, first: int, heads: int, inner: int, span: Span, factor_NH: Tensor | None) -> Tensor:
+    at_GW, inside_GW = _places(span)
+    block = x_NW[:, first : first + inner][at_GW.clamp(max=len(x_NW) - 1)].unflatten(-1, (heads, -1))
+    if factor_NH is not None:
+        block = (block * factor_NH[at_GW.clamp(max=len(x_NW) - 1)][..., None]).to(x_NW.dtype)
+    return block.masked_fill(~inside_GW[..., None, None], 0).permute(2, 0, 1, 3).contiguous()
+
+
+def join(block: Tensor, x_NW: Tensor, first: int, span: Span, factor_NH: Tensor | None) -> None:
+    at_GW, inside_GW = _places(span)
+    rows = block.permute(1, 2, 0, 3)[inside_GW]
+    if factor_NH is not None:
+        rows = (rows * factor_NH[at_GW[inside_GW]][..., None]).to(x_NW.dtype)
+    x_NW[at_GW[inside_GW], first : first + rows.shape[1] * rows.shape[2]] = rows.flatten(1)
+
+
+def _places(span: Span) -> tuple[Tensor, Tensor]:
+    """Where the places of a block lie in the token list, and which are real."""
+    along_W = torch.arange(span.width, device=span.first_G.device)
+    return span.first_G[:, None] + along_W, along_W < span.length_G[:, None]
+
+
+def _biased(scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
     """Scores with the position bias, in fp32; keys that are not seen get HIDDEN."""
-    _, queries, keys = scores_GQK.shape
-    scores_GQK = scores_GQK.to(wide(scores_GQK.dtype))
-    if diagonal_C is not None:
-        scores_GQK = scores_GQK + toeplitz(diagonal_C, queries, keys)
-    device = scores_GQK.device
+    queries, keys = scores_HGQK.shape[2:]
+    scores_HGQK = scores_HGQK.to(wide(scores_HGQK.dtype))
+    if diagonal_HC is not None:
+        scores_HGQK = scores_HGQK + toeplitz(diagonal_HC, queries, keys)[:, None]
+    device = scores_HGQK.device
     if causal:
         ahead_QK = torch.ones(queries, keys, dtype=torch.bool, device=device).triu_(1)
-        scores_GQK = scores_GQK.masked_fill(ahead_QK, HIDDEN)
+        scores_HGQK = scores_HGQK.masked_fill(ahead_QK, HIDDEN)
     if length_G is not None:
         padding_GK = torch.arange(keys, device=device) >= length_G[:, None]
-        scores_GQK = scores_GQK.masked_fill(padding_GK[:, None], HIDDEN)
-    return scores_GQK
+        scores_HGQK = scores_HGQK.masked_fill(padding_GK[:, None], HIDDEN)
+    return scores_HGQK
 
 
-def toeplitz(diagonal_C: Tensor, queries: int, keys: int) -> Tensor:
-    """The bias matrix of its diagonals: [i, j] is diagonal_C[j - i + longest - 1]."""
-    middle = len(diagonal_C) // 2
-    return diagonal_C[middle - queries + 1 : middle + keys].unfold(0, keys, 1).flip(0)
+def toeplitz(diagonal_HC: Tensor, queries: int, keys: int) -> Tensor:
+    """The bias matrices of their diagonals: [h, i, j] is diagonal[h, j - i + longest - 1]."""
+    middle = diagonal_HC.shape[1] // 2
+    return diagonal_HC[:, middle - queries + 1 : middle + keys].unfold(1, keys, 1).flip(1)
 
 
-def along_diagonals(matrix_QK: Tensor, longest: int) -> Tensor:
-    """Sums of a matrix along its diagonals: the way back from `toeplitz`."""
-    queries, keys = matrix_QK.shape
+def along_diagonals(matrix_HQK: Tensor, longest: int) -> Tensor:
+    """Sums of matrices along their diagonals: the way back from `toeplitz`."""
+    heads, queries, keys = matrix_HQK.shape
     width = queries + keys - 1
-    sheared = matrix_QK.new_zeros(queries, width)  # entry [i, j] goes to column j - i + queries - 1 of row i
-    torch.as_strided(sheared, (queries, keys), (width - 1, 1), queries - 1).copy_(matrix_QK)
-    out_C = matrix_QK.new_zeros(2 * longest - 1)
-    out_C[longest - queries : longest - queries + width] = sheared.sum(0)
-    return out_C
+    sheared = matrix_HQK.new_zeros(heads, queries, width)  # entry [i, j] goes to column j - i + queries - 1 of row i
+    strides = (queries * width, width - 1, 1)
+    torch.as_strided(sheared, (heads, queries, keys), strides, queries - 1).copy_(matrix_HQK)
+    out_HC = matrix_HQK.new_zeros(heads, 2 * longest - 1)
+    out_HC[:, longest - queries : longest - queries + width] = sheared.sum(1)
+    return out_HC
 
 
-def softmax_(scores_GQK: Tensor, diagonal_C: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
-    biased_GQK = _biased(scores_GQK, diagonal_C, length_G, causal)
-    lse_GQ = biased_GQK.logsumexp(-1)
-    scores_GQK.copy_((biased_GQK - lse_GQ[..., None]).exp_())
-    return lse_GQ
+def softmax_(scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
+    biased_HGQK = _biased(scores_HGQK, diagonal_HC, length_G, causal)
+    lse_HGQ = biased_HGQK.logsumexp(-1)
+    scores_HGQK.copy_((biased_HGQK - lse_HGQ[..., None]).exp_())
+    return lse_HGQ
 
 
 def softmax_again_(
-    scores_GQK: Tensor, diagonal_C: Tensor | None, length_G: Tensor | None, causal: bool, lse_GQ: Tensor
+    scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool, lse_HGQ: Tensor
 ) -> None:
-    biased_GQK = _biased(scores_GQK, diagonal_C, length_G, causal)
-    scores_GQK.copy_((biased_GQK - lse_GQ[..., None]).exp_())
+    biased_HGQK = _biased(scores_HGQK, diagonal_HC, length_G, causal)
+    scores_HGQK.copy_((biased_HGQK - lse_HGQ[..., None]).exp_())
 
 
-def softmax_backward_(p_GQK: Tensor, dp_GQK: Tensor, ddiagonal_C: Tensor | None) -> None:
-    dtype = wide(p_GQK.dtype)
-    ds_GQK = torch._softmax_backward_data(dp_GQK.to(dtype), p_GQK.to(dtype), -1, dtype)
-    dp_GQK.copy_(ds_GQK)
-    if ddiagonal_C is not None:
-        ddiagonal_C += along_diagonals(ds_GQK.sum(0), len(ddiagonal_C) // 2 + 1)
+def softmax_backward_(p_HGQK: Tensor, dp_HGQK: Tensor, ddiagonal_HC: Tensor | None) -> None:
+    p, dp = (x.to(wide(x.dtype)) for x in (p_HGQK, dp_HGQK))
+    ds_HGQK = torch.ops.aten._softmax_backward_data(dp, p, -1, p.dtype)
+    dp_HGQK.copy_(ds_HGQK)
+    if ddiagonal_HC is not None:
+        ddiagonal_HC += along_diagonals(ds_HGQK.sum(1), ddiagonal_HC.shape[1] // 2 + 1)
 
 
-def _inside(length_G: Tensor, width: int) -> Tensor:
-    return torch.arange(width, device=length_G.device) < length_G[:, None]
-
-
-def take(source_NI: Tensor, first_G: Tensor, length_G: Tensor, width: int) -> Tensor:
-    at_GW = first_G[:, None] + torch.arange(width, device=first_G.device)
-    block = source_NI[at_GW.clamp_(max=len(source_NI) - 1)]
-    return block.masked_fill_(~_inside(length_G, width)[..., None], 0)
-
-
-def put(target_NI: Tensor, first_G: Tensor, length_G: Tensor, block: Tensor) -> None:
-    inside_GW = _inside(length_G, block.shape[1])
-    at_GW = first_G[:, None] + torch.arange(block.shape[1], device=first_G.device)
-    target_NI[at_GW[inside_GW]] = block[inside_GW]
+def attend_one(
+    q_AI: Tensor, kv_N2I: Tensor, first_A: Tensor, length_A: Tensor, heads: int, bias_HC: Tensor | None
+) -> Tensor:
+    longest = int(length_A.max())
+    along_K = torch.arange(longest, device=q_AI.device)
+    inside_AK = along_K < length_A[:, None]
+    kv = kv_N2I[(first_A[:, None] + along_K).clamp_(max=len(kv_N2I) - 1)].unflatten(-1, (2, heads, -1))
+    k_AKHE, v_AKHE = kv.masked_fill(~inside_AK[..., None, None, None], 0).unbind(2)
+    scores_AHK = torch.einsum("ahe,akhe->ahk", q_AI.unflatten(1, (heads, -1)), k_AKHE)
+    scores_AHK = scores_AHK.to(wide(scores_AHK.dtype))
+    if bias_HC is not None:
+        behind_AK = (length_A[:, None] - 1 - along_K).clamp_(min=0)
+        scores_AHK = scores_AHK + bias_HC[:, behind_AK].transpose(0, 1)
+    p_AHK = scores_AHK.masked_fill(~inside_AK[:, None], HIDDEN).softmax(-1).to(q_AI.dtype)
+    return torch.einsum("ahk,akhe->ahe", p_AHK, v_AKHE).flatten(1)
 
 
 def relu_(h_NF: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> None:
