@@ -1,0 +1,58 @@
+"""Shapes, models and batches that are small enough for tests and odd enough to catch mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from t5study.ground.pairs import EOS, Batch
+from t5study.model.architectures import EncoderDecoder, build
+from t5study.model.shapes import Shape
+
+SHAPES = {
+    "v1.0": Shape(64, 160, 16, 4, 2, 3, 384),
+    "v1.1": Shape(64, 96, 24, 3, 2, 2, 384, "gated_gelu", tied=False),
+}
+
+
+def talkative(shape: Shape, seed: int) -> EncoderDecoder:
+    """A model whose greedy answers depend on the source, vary, and end at different lengths. (Fresh weights of a tied
+    model repeat their own input for ever.)"""
+    model = build(shape, seed)
+    with torch.no_grad():
+        for layer in model.decoder:
+            for weight in (layer.attention.out, layer.cross.out, layer.feed.wo):
+                weight *= 6
+        (model.embedding if model.head is None else model.head)[EOS] *= 6
+    return model
+
+
+def random_pairs(
+    rows: int, source: int, target: int, vocabulary: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of random lengths up to those given, at least one of them that long. Each ends in EOS."""
+    random = np.random.default_rng(seed)
+
+    def side(longest: int) -> list[np.ndarray]:
+        lengths = random.integers(1, longest + 1, rows)
+        lengths[0] = longest
+        return [np.append(random.integers(3, vocabulary, n - 1), EOS).astype(np.int32) for n in lengths]
+
+    return list(zip(side(source), side(target), strict=True))
+
+
+def rows_of(groups: list[list[tuple[np.ndarray, np.ndarray]]], source: int, target: int) -> Batch:
+    """Each group of pairs packed into one row of these lengths."""
+
+    def side(which: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        ids, segment, position = (np.zeros((len(groups), length), np.int32) for _ in range(3))
+        for r, group in enumerate(groups):
+            at = 0
+            for s, pair in enumerate(group):
+                end = at + len(pair[which])
+                ids[r, at:end], segment[r, at:end] = pair[which], s + 1
+                position[r, at:end] = np.arange(end - at)
+                at = end
+        return ids, segment, position
+
+    return Batch(*side(0, source), *side(1, target))
