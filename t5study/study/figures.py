@@ -95,7 +95,10 @@ def _forest_panel(ax: Any, lines: Sequence[Line], panel: Panel) -> None:
             ax.plot(cell.values, [i] * len(cell.values), "|", color=colour, markersize=8, markeredgewidth=1)
         ax.plot([cell.value], [i], "D" if cell.mark == "baseline" else "o", color=colour, markersize=size,
                 markerfacecolor=face, markeredgewidth=1.3)  # fmt: skip
-    _ticks(ax)
+    if ends:
+        _ticks(ax)
+    else:
+        ax.set_xticks([])
     ax.spines["left"].set_visible(False)
     ax.set_title(wrapped(panel.title, 20, 1), fontsize=SMALL, color=COLOUR["ink"], pad=6)
     ax.set_xlabel("better →" if panel.higher_is_better else "← better", labelpad=1)

@@ -227,7 +227,7 @@ def _named(label: str, cell: Judged) -> str:
 def gain_sentence(study: Study) -> str:
     """Pre-training over none, on the verdict column and on how many others."""
     if not study.gain:
-        return "Not measured: the study has no run without pre-training."
+        return "Not measured: the baseline, or fine-tuning without pre-training, has no number."
     above = [
         column.name for column in study.columns if column.name in study.gain and study.gain[column.name].above_noise
     ]
