@@ -25,7 +25,7 @@ from t5study.model.layers import Decoder, Encoder, Pass
 from t5study.model.loss import Loss, Losses
 from t5study.model.shapes import Shape
 
-__all__ = ["EncoderDecoder", "Inputs", "arrange", "build"]
+__all__ = ["Dropout", "EncoderDecoder", "Inputs", "Losses", "arrange", "build"]
 
 
 class _Embed(torch.autograd.Function):

@@ -51,7 +51,8 @@ _as_int: Any = intrinsic(_bits_of_float)
 
 @_inline
 def _exp(x):
-    """e^x for x <= 0 within 2e-7, 0 below -87: Cephes' polynomial on what is left of x after whole powers of two."""
+    """e^x for x <= 0 within 2e-7, below -87 as if it were -87 (1.6e-38): Cephes' polynomial on what whole
+    powers of two leave of x."""
     x = max(x, _f(-87))
     n = np.int32(x * _f(1.44269504) - _f(0.5))
     f = x - _f(n) * _f(0.693147181)

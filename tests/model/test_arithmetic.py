@@ -1,0 +1,170 @@
+"""The compiled loops against torch's operators, function by function, on what each is given and on odd sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from t5study.model import loops, passes
+from t5study.model.inputs import Span
+
+SIZES = st.integers(1, 37)
+SEEDS = st.integers(0, 10_000)
+
+
+def same(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-6)
+
+
+def both(name: str, *given_: object) -> tuple[list[object], list[object]]:
+    """What a function gives and what it leaves in its arguments, by loops and by passes."""
+    found = []
+    for ops in (loops, passes):
+        own = [a.clone() if isinstance(a, Tensor) else a for a in given_]
+        result = getattr(ops, name)(*own)
+        found.append([*(result if isinstance(result, tuple) else (result,)), *own])
+    return found[0], found[1]
+
+
+def agree(name: str, *given_: object) -> None:
+    for one, other in zip(*both(name, *given_), strict=True):
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            same(one, other)
+
+
+def normal(*size: int, seed: int, scale: float = 1.0) -> Tensor:
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def mask(rows: int, width: int, seed: int) -> Tensor:
+    return (normal(rows, width, seed=seed) > -1).float() * 1.25
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=SIZES, d=SIZES, seed=SEEDS, around=st.booleans())
+def test_norm(n: int, d: int, seed: int, around: bool) -> None:
+    x, gain = normal(n, d, seed=seed, scale=3), normal(d, seed=seed + 1)
+    agree("rms", x, gain, torch.float32)
+    _, r = passes.rms(x, gain, torch.float32)
+    residual = normal(n, d, seed=seed + 2) if around else None
+    agree("rms_backward", normal(n, d, seed=seed + 3), x, r, gain, residual)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    heads=st.integers(1, 4), segments=st.integers(1, 4), queries=SIZES, keys=SIZES, seed=SEEDS,
+    biased=st.booleans(), padded=st.booleans(), causal=st.booleans(), scale=st.sampled_from([0.1, 3.0, 60.0]),
+)  # fmt: skip
+def test_softmax(
+    heads: int,
+    segments: int,
+    queries: int,
+    keys: int,
+    seed: int,
+    biased: bool,
+    padded: bool,
+    causal: bool,
+    scale: float,
+) -> None:
+    keys = queries if causal else keys
+    longest = max(queries, keys) + seed % 3
+    scores = normal(heads, segments, queries, keys, seed=seed, scale=scale)
+    diagonal = normal(heads, 2 * longest - 1, seed=seed + 1) if biased else None
+    length = torch.from_numpy(np.random.default_rng(seed).integers(1, keys + 1, segments)) if padded else None
+    agree("softmax_", scores, diagonal, length, causal)
+    p = scores.clone()
+    lse = passes.softmax_(p, diagonal, length, causal)
+    assert (p.sum(-1) - 1).abs().max() < 1e-5
+    for ops in (loops, passes):
+        again = scores.clone()
+        ops.softmax_again_(again, diagonal, length, causal, lse)
+        torch.testing.assert_close(again, p, rtol=1e-4, atol=1e-6)
+    into = torch.zeros_like(diagonal) if diagonal is not None else None
+    agree("softmax_backward_", p, normal(*p.shape, seed=seed + 2), into)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), heads=st.integers(1, 4), e=SIZES, seed=SEEDS)
+def test_split_and_join(lengths: list[int], heads: int, e: int, seed: int) -> None:
+    length = torch.tensor(lengths)
+    first = length.cumsum(0) - length
+    chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(lengths)))
+    span = Span(first[chosen], length[chosen], int(length.max()))
+    inner, tokens = heads * e, int(length.sum())
+    x, factor = normal(tokens, 3 * inner, seed=seed), normal(tokens, heads, seed=seed + 1)
+    for factors in (None, factor):
+        agree("split", x, inner, heads, inner, span, factors)
+        block = passes.split(x, inner, heads, inner, span, None)
+        agree("join", block, torch.zeros_like(x), inner, span, factors)
+    back = torch.zeros_like(x)
+    loops.join(loops.split(x, inner, heads, inner, span, None), back, inner, span, None)
+    assert torch.equal(back[:, inner : 2 * inner], x[:, inner : 2 * inner])
+    assert not back[:, :inner].any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=SIZES, w=SIZES, seed=SEEDS)
+def test_elementwise(n: int, w: int, seed: int) -> None:
+    x, o = normal(n, w, seed=seed), normal(n, w, seed=seed + 1)
+    row = torch.from_numpy(np.sort(np.random.default_rng(seed).integers(0, 3, n)))
+    for some in (None, mask(3, w, seed)):
+        agree("relu_", x, some, row)
+        h = x.clone()
+        passes.relu_(h, some, row)
+        agree("relu_backward_", o, h, 1.25 if some is not None else 1.0)
+        for ops in (loops, passes):
+            same(ops.add(x, o.clone(), some, row), x + o * (1 if some is None else some[row]))
+            same(ops.masked(x, some, row), x * (1 if some is None else some[row]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=SIZES, v=st.integers(2, 70), seed=SEEDS, z=st.sampled_from([0.0, 1e-4, 0.3]), gradient=st.booleans())
+def test_cross_entropy(n: int, v: int, seed: int, z: float, gradient: bool) -> None:
+    label = torch.from_numpy(np.random.default_rng(seed).integers(0, v, n))
+    agree("cross_entropy_", normal(n, v, seed=seed, scale=4), label, z, gradient)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=SIZES, v=SIZES, d=SIZES, seed=SEEDS)
+def test_add_rows(n: int, v: int, d: int, seed: int) -> None:
+    ids = torch.from_numpy(np.random.default_rng(seed).integers(0, v, n))
+    agree("add_rows_", normal(v, d, seed=seed), ids, normal(n, d, seed=seed + 1))
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5), heads=st.integers(1, 4), e=SIZES, seed=SEEDS,
+       biased=st.booleans())  # fmt: skip
+def test_attend_one(lengths: list[int], heads: int, e: int, seed: int, biased: bool) -> None:
+    length = torch.tensor(lengths)
+    inner = heads * e
+    q, kv = normal(len(lengths), inner, seed=seed), normal(int(length.sum()), 2 * inner, seed=seed + 1)
+    bias = normal(heads, 12, seed=seed + 2) if biased else None
+    agree("attend_one", q, kv, length.cumsum(0) - length, length, heads, bias)
+
+
+def test_the_loops_exponential_is_exact_to_rounding() -> None:
+    """Through a softmax of two keys, over all that an exponential may be given."""
+    x = torch.cat((torch.linspace(-87, 0, 20_001), torch.tensor([-88.0, -1e4])))
+    scores = torch.stack((torch.zeros_like(x), x), dim=-1)[None, None]
+    expected = torch.softmax(scores.double(), -1)
+    loops.softmax_(scores, None, None, False)
+    error = ((scores.double() - expected).abs() / expected)[0, 0, :-2]
+    assert error.max() < 4e-7
+    assert (scores[0, 0, -2:, 1] < 2e-38).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf")])
+def test_what_is_not_finite_stays_visible(bad: float) -> None:
+    scores = normal(1, 1, 3, 19, seed=0)
+    scores[0, 0, 1, 7] = bad
+    loops.softmax_(scores, None, None, False)
+    assert scores[0, 0, 1].isnan().all()
+    assert scores[0, 0, [0, 2]].isfinite().all()
+    logits = normal(3, 19, seed=0)
+    logits[1, 7] = bad
+    nats, _ = loops.cross_entropy_(logits, torch.tensor([0, 0, 0]), 0.0, True)
+    assert nats.isfinite().tolist() == [True, False, True]

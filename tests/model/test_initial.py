@@ -1,0 +1,81 @@
+"""First values: each weight's distribution, and that it is a function of (seed, name) alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from little_models import random_pairs, rows_of
+
+from t5study.ground.errors import UserError
+from t5study.model.architectures import arrange, build
+from t5study.model.shapes import Shape
+
+SHAPE = Shape(d_model=192, d_ff=640, d_kv=24, heads=6, encoder_layers=2, decoder_layers=2, table_rows=512)
+GATED = dataclasses.replace(SHAPE, activation="gated_gelu", tied=False)
+CUT = 0.8796  # the standard deviation that a unit normal has left when what lies beyond 2 is taken away
+
+DEVIATIONS = {
+    "embedding": 1.0,
+    "head": CUT * 192**-0.5,
+    "q": (192 * 24) ** -0.5,
+    "k": 192**-0.5,
+    "v": 192**-0.5,
+    "out": (6 * 24) ** -0.5,
+    "wi": CUT * 192**-0.5,
+    "wi_0": CUT * 192**-0.5,
+    "wi_1": CUT * 192**-0.5,
+    "wo": CUT * 640**-0.5,
+    "bias": math.sqrt(6 / (32 + 6) / 3),  # a uniform's deviation is its limit / sqrt(3)
+}
+
+
+@pytest.mark.parametrize("shape", [SHAPE, GATED])
+def test_distributions(shape: Shape) -> None:
+    seen = set()
+    for name, weight in build(shape, seed=1).named_parameters():
+        kind = name.rsplit(".", 1)[-1]
+        seen.add(kind)
+        values = weight.detach()
+        if kind == "norm":
+            assert (values == 1).all()
+            continue
+        expected = DEVIATIONS[kind]
+        tolerance = 5 / math.sqrt(2 * values.numel())
+        assert values.std().item() == pytest.approx(expected, rel=tolerance), name
+        assert abs(values.mean().item()) < 5 * expected / math.sqrt(values.numel()), name
+        if kind in ("wi", "wi_0", "wi_1", "wo", "head"):
+            assert values.abs().max() <= 2 * expected / CUT + 1e-6
+            assert values.abs().max() > 1.9 * expected / CUT
+        if kind == "bias":
+            limit = math.sqrt(6 / (32 + 6))
+            assert 0.9 * limit < values.abs().max() <= limit
+    assert seen >= (set(DEVIATIONS) - {"wi_0", "wi_1", "head"} if shape is SHAPE else set(DEVIATIONS) - {"wi"})
+
+
+def test_a_function_of_seed_and_name_only() -> None:
+    model = build(SHAPE, seed=7)
+    deeper = dict(build(dataclasses.replace(SHAPE, encoder_layers=4, decoder_layers=3), seed=7).named_parameters())
+    other = dict(build(SHAPE, seed=8).named_parameters())
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, deeper[name]), f"{name} depends on what else there is"
+        if weight.dim() > 1:
+            assert not torch.equal(weight, other[name]), f"{name} does not depend on the seed"
+    drawn = [w.detach().flatten()[:100] for w in model.parameters() if w.dim() > 1 and w.shape == (144, 192)]
+    assert len({tuple(values.tolist()) for values in drawn}) == len(drawn), "two weights share their values"
+
+
+def test_the_first_loss_is_near_a_uniform_guess() -> None:
+    """ln(V) and half a nat, because logits start with a variance of 1; some more with a tied table, which at first
+    recognises the token just read."""
+    batch = rows_of([[pair] for pair in random_pairs(8, 40, 40, 4096, seed=0)], 40, 40)
+    for shape in (SHAPE, GATED):
+        losses = build(dataclasses.replace(shape, table_rows=4096), seed=0).loss_sum(arrange(batch))
+        assert math.log(4096) < losses.nats.item() / losses.tokens < math.log(4096) + 1.5
+
+
+def test_an_architecture_that_there_is_none_of() -> None:
+    with pytest.raises(UserError, match="architecture: found 'decoder'; give encoder_decoder"):
+        build(SHAPE, seed=0, architecture="decoder")
