@@ -5,7 +5,7 @@ with `ast` and never imported. Read are the docstrings of modules, classes and f
 objects written in C (`add_newdoc`, `add_docstr`); topic pages come on their own. Only packages on a fixed list are
 read, all of which `pip install t5study` brings along, so extras change nothing: equal versions give equal records.
 
-This room knows what a docstring is; tasks/pydocs.py asks about it, corpus/pydocs.py is pre-trained on it.
+docstrings.py takes a docstring apart; tasks/pydocs.py asks about it, corpus/pydocs.py is pre-trained on it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ import sys
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import xxhash
 
+from t5study.docstrings import Documented, Found, Parameter, document, whole
 from t5study.ground.errors import UserError
 from t5study.ground.machine import cores, die_with_parent
 
@@ -49,32 +50,6 @@ _SKIPPED = {"test", "tests", "testing", "idle_test", "site-packages", "dist-pack
 _SKIPPED |= {"_inductor", "_dynamo", "turtledemo", "lib2to3", "benchmarks"}
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One entry under "Parameters" or "Args:". default: as source text, "" if it has none."""
-
-    name: str
-    type: str
-    default: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Documented:
-    """An object and its docstring. module: the file it stands in. name: "function", "Class.method", "" for a module.
-    kind: "module", "class", "function" or "topic". signature: "(a, axis=None)" or "". summary: the first paragraph on
-    one line. body: the rest, as written, indentation removed."""
-
-    package: str
-    module: str
-    name: str
-    kind: str
-    signature: str
-    summary: str
-    body: str
-    parameters: tuple[Parameter, ...]
-
-
 @lru_cache(maxsize=1 << 16)
 def split(module: str) -> str:
     """One module in nine is for validation, by a hash of its name: other packages have no say in it.
@@ -89,45 +64,6 @@ def versions() -> tuple[tuple[str, str], ...]:
     """Names and versions of the packages that are read here: what decides the records, found in milliseconds."""
     python = ".".join(map(str, sys.version_info[:3]))
     return tuple((name, metadata.version(DISTRIBUTIONS[name]) if name != "python" else python) for name in _roots())
-
-
-# --- text -------------------------------------------------------------------------------------------------------
-
-LONG = 40  # a sentence of so many characters that occurs twice was copied
-_HEADING = re.compile(r"^\s*(?:[-=~^]{3,}|(?:Args|Arguments|Returns|Raises|Examples?|Note|Yields|Shape)::?)\s*$", re.M)
-_ROLE = re.compile(r":[\w:+-]+:`~?([^`]*)`")
-_QUOTED = re.compile(r"``?~?([^`]*)``?")
-_EMPHASIS = re.compile(r"(?<!\w)\*{1,2}([\w.]+)\*{1,2}(?!\w)")
-_SENTENCE_END = re.compile(r"(?<=[.!?:])\s+")
-
-
-def plain(text: str) -> str:
-    """reStructuredText's marks off, white space single.
-
-    >>> plain("Return the :class:`~io.BytesIO` of ``data``\\n  as *bytes*.")
-    'Return the io.BytesIO of data as bytes.'
-    """
-    if "`" in text:
-        text = _QUOTED.sub(r"\1", _ROLE.sub(r"\1", text))
-    if "*" in text:
-        text = _EMPHASIS.sub(r"\1", text)
-    return " ".join(text.split())
-
-
-def prose_of(body: str) -> str:
-    """The description in a docstring's body: what stands before the first section, without examples and directives."""
-    heading = _HEADING.search(body)
-    if heading:
-        # A numpydoc heading is the line above its underline; Google's "Args:" is the line itself.
-        until = heading.start() if ":" in heading[0] else body.rfind("\n", 0, max(heading.start() - 1, 0)) + 1
-        body = body[:until]
-    lines = [line for line in body.split("\n") if not line.lstrip().startswith((">>>", "...", ".. "))]
-    return plain("\n".join(lines))
-
-
-def sentences(text: str) -> set[str]:
-    """Its long sentences, in lower case: what tells a copy."""
-    return {one.lower() for one in _SENTENCE_END.split(text) if len(one) >= LONG}
 
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -216,20 +152,10 @@ def topics() -> tuple[Documented, ...]:
 
 
 def _page(package: str, module: str, name: str, text: str) -> Documented:
-    return Documented(package, module, name, "topic", "", "", _whole(inspect.cleandoc(text)), ())
+    return Documented(package, module, name, "topic", "", "", whole(inspect.cleandoc(text)), ())
 
 
 # --- one file ---------------------------------------------------------------------------------------------------
-
-
-class _Found(NamedTuple):
-    """An object in a file, as it stands. defaults: source text of each parameter's default."""
-
-    name: str
-    kind: str
-    signature: str
-    defaults: dict[str, str]
-    doc: str
 
 
 def _of_file(package: str, module: str, path: Path) -> list[Documented]:
@@ -245,10 +171,10 @@ def _of_file(package: str, module: str, path: Path) -> list[Documented]:
             tree = ast.parse(source)
         seen: dict[str, Documented] = {}
         for found in [*_walk(tree.body, ""), *_in_calls(tree.body)]:
-            if found.name not in seen and (record := _record(package, module, found)):
+            if found.name not in seen and (record := document(package, module, found)):
                 seen[found.name] = record
         doc = ast.get_docstring(tree)
-        own = _record(package, module, _Found("", "module", "", {}, doc)) if doc else None
+        own = document(package, module, Found("", "module", "", {}, doc)) if doc else None
         return [*([own] if own else []), *seen.values()]
     except (SyntaxError, ValueError, RecursionError):
         return []
@@ -257,18 +183,18 @@ def _of_file(package: str, module: str, path: Path) -> list[Documented]:
             gc.enable()
 
 
-def _walk(body: Sequence[ast.stmt], outer: str) -> Iterator[_Found]:
+def _walk(body: Sequence[ast.stmt], outer: str) -> Iterator[Found]:
     """Classes and functions with a docstring, also under `if` and `try`, but not inside functions."""
     for node in body:
         if isinstance(node, ast.ClassDef):
             inits = [one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
             signature, defaults = _signature(inits[0].args, skip=1) if inits else ("", {})
             if doc := ast.get_docstring(node):
-                yield _Found(outer + node.name, "class", signature, defaults, doc)
+                yield Found(outer + node.name, "class", signature, defaults, doc)
             yield from _walk(node.body, f"{outer}{node.name}.")
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             if doc := ast.get_docstring(node):
-                yield _Found(outer + node.name, "function", *_signature(node.args), doc)
+                yield Found(outer + node.name, "function", *_signature(node.args), doc)
         elif isinstance(node, ast.If | ast.Try | ast.With):
             for part in ("body", "orelse", "finalbody"):
                 yield from _walk(getattr(node, part, []), outer)
@@ -307,7 +233,7 @@ def _source(node: ast.expr) -> str:
 _ADDS = re.compile(r"_?add_?(?:new)?doc(?:str)?(?:_all|_for_scalar_type)?")
 
 
-def _in_calls(body: Sequence[ast.stmt]) -> Iterator[_Found]:
+def _in_calls(body: Sequence[ast.stmt]) -> Iterator[Found]:
     known: dict[str, ast.expr] = {}
     for node in body:
         value = node.value if isinstance(node, ast.Assign | ast.Expr) else None
@@ -329,7 +255,7 @@ def _in_calls(body: Sequence[ast.stmt]) -> Iterator[_Found]:
         folded = _folded(last, known)
         for of, text in _members(folded):
             if name and text:
-                yield _Found(f"{name}.{of}" if of else name, "function", "", {}, inspect.cleandoc(text))
+                yield Found(f"{name}.{of}" if of else name, "function", "", {}, inspect.cleandoc(text))
 
 
 def _members(folded: Any) -> Iterator[tuple[str, str]]:
@@ -375,78 +301,3 @@ def _folded(node: ast.expr | None, known: dict[str, ast.expr]) -> Any:
             text = _folded(of, known)
             return text and re.sub(r"\{(\w+)\}", lambda match: str(words.get(match[1]) or ""), text)
     return None
-
-
-# --- one docstring ----------------------------------------------------------------------------------------------
-
-
-def _whole(text: str) -> str:
-    """No lone surrogates: an escape can spell one, UTF-8 cannot."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-_SPELLED = re.compile(r"(?:[\w.]+\.)?(\w+)(\(.*?\))\s*(?:->\s*[^\n]*)?(?:\n--)?$", re.S)
-
-
-def _record(package: str, module: str, found: _Found) -> Documented | None:
-    first, _, rest = _whole(found.doc).partition("\n\n")
-    signature, last = found.signature, found.name.rpartition(".")[2]
-    # Objects written in C have their signature as the first line: "abs(input, *, out=None) -> Tensor".
-    spelled = _SPELLED.match(first) if last and len(first) < 400 else None
-    if spelled and spelled[1] == last:
-        signature = signature or " ".join(spelled[2].replace("$", "").split())
-        first, _, rest = rest.strip("\n").partition("\n\n")
-    lines = first.strip().split("\n")
-    for i, line in enumerate(lines):
-        if _HEADING.match(line) and i:  # a section right under the summary
-            at = i if ":" in line else i - 1
-            rest = "\n".join(lines[at:]) + "\n\n" + rest
-            lines = lines[:at]
-            break
-    summary = " ".join(line.strip() for line in lines)
-    body = rest.strip("\n")
-    if not summary and not body:
-        return None
-    return Documented(
-        package, module, found.name, found.kind, signature, summary, body, _parameters(body, found.defaults)
-    )
-
-
-_NUMPYDOC = re.compile(r"^(?:Other )?Parameters\n[-=]{3,}\n(.*?)(?=^\S[^\n]*\n[-=]{3,}$|\Z)", re.M | re.S)
-_GOOGLE = re.compile(r"^( *)(?:Args|Arguments|Keyword [Aa]rg(?:ument)?s):\n((?:(?:\1 +\S[^\n]*| *)(?:\n|\Z))+)", re.M)
-_NUMPYDOC_ENTRY = re.compile(r"^(\*{0,2}\w+(?:, ?\*{0,2}\w+)*)(?: ?: ?(.*))?$")
-_GOOGLE_ENTRY = re.compile(r"^(\*{0,2}\w+(?:, ?\w+)*) ?(?:\((.*?)\))?: ?(.*)$")
-_DEFAULT = re.compile(r"\bdefaults?(?:\s*[:=]\s*|\s+(?:to|is)?\s*)(\S.*)$", re.I)
-
-
-def _parameters(body: str, defaults: dict[str, str]) -> tuple[Parameter, ...]:
-    """Entries of numpydoc's "Parameters" sections and of Google's "Args:"."""
-    found: list[Parameter] = []
-    for section in _NUMPYDOC.finditer(body):
-        for head, text in _entries(section[1]):
-            if entry := _NUMPYDOC_ENTRY.match(head):
-                found += _each(entry[1], entry[2] or "", text, defaults)
-    for section in _GOOGLE.finditer(body):
-        for head, text in _entries(inspect.cleandoc("\n" + section[2])):
-            if entry := _GOOGLE_ENTRY.match(head):
-                found += _each(entry[1], entry[2] or "", f"{entry[3]}\n{text}".strip(), defaults)
-    return tuple(found)
-
-
-def _entries(section: str) -> Iterator[tuple[str, str]]:
-    """(line, what is indented under it) of a section whose entries stand at the margin."""
-    head, under = "", []
-    for line in [*section.split("\n"), "end"]:
-        if line[:1].strip():
-            if head:
-                yield head, inspect.cleandoc("\n" + "\n".join(under)).strip()
-            head, under = line.rstrip(), []
-        else:
-            under.append(line)
-
-
-def _each(names: str, kind: str, text: str, defaults: dict[str, str]) -> Iterator[Parameter]:
-    told = _DEFAULT.search(kind)
-    for name in (one.strip() for one in names.split(",")):
-        default = defaults.get(name.lstrip("*"), "") or (told[1].strip(" .`") if told else "")
-        yield Parameter(name, kind.strip(), default, text)

@@ -21,7 +21,7 @@ import xxhash
 
 from t5study import pydocs
 from t5study.corpus.page import Drops, Page
-from t5study.pydocs import LONG, Documented, plain, prose_of, sentences
+from t5study.docstrings import LONG, SENTENCE_END, Documented, plain, prose_of, sentences
 
 RULES = 1  # raise it when the same records give other pages
 _REPEATED = 80  # a paragraph of so many characters is kept once
@@ -123,8 +123,6 @@ def paragraphs(text: str) -> Iterator[str]:
 
 # --- keeping validation out -------------------------------------------------------------------------------------
 
-_END = re.compile(r"(?<=[.!?:])\s+")
-
 
 def _held_back(records: Iterable[Documented]) -> _Held:
     """Hashes of the first 40 characters of every long sentence of every validation record, however it may be
@@ -153,7 +151,7 @@ def _from_each_line(body: str) -> Iterator[str]:
 def _kept(objects: list[list[str]], held: _Held) -> list[list[str]]:
     """Objects of a page without the sentences that touch 40 characters which validation holds. What is left is looked
     at again, since two sentences can come to stand side by side."""
-    parts = [[_END.split(line) for line in lines] for lines in objects]
+    parts = [[SENTENCE_END.split(line) for line in lines] for lines in objects]
     while True:
         flat = [(i, j, k) for i, lines in enumerate(parts) for j, line in enumerate(lines) for k in range(len(line))]
         lowered = [parts[i][j][k].lower() for i, j, k in flat]

@@ -25,8 +25,8 @@ from functools import lru_cache, partial
 import xxhash
 
 from t5study import pydocs
+from t5study.docstrings import Documented, Parameter, plain, prose_of, sentences
 from t5study.ground.seeds import stream
-from t5study.pydocs import Documented, Parameter, plain, prose_of, sentences
 from t5study.tasks.task import SPLITS, Row, Rows, Task, make_task
 
 PACKAGES = ("matplotlib", "numpy", "python", "scipy", "sklearn", "torch")
