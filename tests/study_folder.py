@@ -241,15 +241,8 @@ def scores() -> dict[str, Any]:
     return {
         "format": 1,
         "scale": {
-            "name": "laptop",
-            "d_model": 128,
-            "layers": 2,
-            "vocab_pieces": 4096,
-            "source_length": 128,
-            "rows": 32,
-            "pretrain_steps": 1000,
-            "finetune_steps": 500,
-            "seeds": 3,
+            "name": "laptop", "shape": {"d_model": 128, "encoder_layers": 2}, "pieces": 4096, "max_tokens": None,
+            "source_length": 128, "pretrain_rows": 32, "pretrain_steps": 1000, "finetune_steps": 500, "seeds": 3,
         },
         "corpus": {"name": "pydocs", "documents": 48_211, "tokens": 5_310_442, "digest": "9f" * 16},
         "vocab": {"pieces": 4096, "asked": 4096, "digest": "ab" * 16},

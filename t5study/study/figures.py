@@ -196,7 +196,8 @@ def gains(name: str, title: str, rows: Sequence[tuple[str, float | None, bool, s
         for i, (label, gain, signal, instead) in enumerate(rows):
             _row_label(figure, label, 1 - (top + row * (i + 0.5)) / height, height, lines=1)
             if gain is None:
-                ax.text(2.4, i, instead, va="center", fontsize=SMALL, style="italic", color=COLOUR["muted"])
+                ax.text(1.0, i, instead, transform=ax.get_yaxis_transform(), ha="right", va="center",
+                        fontsize=SMALL, style="italic", color=COLOUR["muted"])  # fmt: skip
                 continue
             colour = COLOUR[("better" if gain > 0 else "worse") if signal else "muted"]
             ax.barh(i, gain, height=0.6, color=colour if signal else COLOUR["panel"], edgecolor=colour, linewidth=1)
@@ -275,7 +276,7 @@ def _frame(found: Sequence[Curve]) -> tuple[float, float]:
 def _end_labels(ax: Any, found: Sequence[Curve], frame: tuple[float, float], points: float) -> None:
     """Names right of the frame, in the order of the curves' ends, pushed apart until none touches another."""
     scale = points / (frame[1] - frame[0])
-    labels = [wrapped(curve.label, 18) for curve in found]
+    labels = [wrapped(curve.label, 20, 3) for curve in found]
     order = sorted(range(len(found)), key=lambda k: (-found[k].values[-1], k))
     heights = [11.5 * (1 + labels[k].count("\n")) for k in order]
     wanted = [points - (min(max(found[k].values[-1], frame[0]), frame[1]) - frame[0]) * scale for k in order]

@@ -81,6 +81,7 @@ def render(study: Study, shown: dict[str, Any], template: str) -> str:
         "rests_on": report_text.rests_on(study),
         "gain_sentence": report_text.gain_sentence(study),
         "noise_notes": report_text.noise_notes(study),
+        "not_run": report_text.not_run(study),
         "settings": report_method.settings(study.scale),
         "differences": report_method.differences(study),
         "rerun": report_method.rerun(study),

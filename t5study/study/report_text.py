@@ -262,6 +262,15 @@ def rests_on(study: Study) -> str:
     )
 
 
+def not_run(study: Study) -> str:
+    """What to say of rows without a run; "" if there is none."""
+    rows = sum(not row.runs for table in study.tables for row in table.rows)
+    if not rows:
+        return ""
+    why = "the rounds took another way" if study.rounds else "they were not asked for"
+    return f"{plural(rows, 'row')} not run, because {why}: `t5study study run` runs them."
+
+
 def agreement_sentence(found: Agreement) -> str:
     """How our changes lie beside the paper's."""
     told = (
