@@ -136,11 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SIGTERM, 130 after Ctrl-C."""
     _streams()
     try:
-        args = parse(sys.argv[1:] if argv is None else argv)
-        module, _, function = args.run.partition(".")
-        getattr(importlib.import_module(f"t5study.commands.{module}"), function)(args)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        return _run(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         return _told(f"error: {error}", EXIT_USER)
     except Stopped as stopped:
@@ -157,7 +153,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
         hint = "make room and run the same command again" if full else "check the path and its permissions"
         return _told(f"error: {where}{error.strerror or error}; {hint}", EXIT_IO if full else EXIT_USER)
-    return 0
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Output is flushed here, where a full disk or a reader that left can still be told from success."""
+    code = 0
+    try:
+        args = parse(argv)
+        module, _, function = args.run.partition(".")
+        getattr(importlib.import_module(f"t5study.commands.{module}"), function)(args)
+    except SystemExit as leave:  # --help and --version
+        code = leave.code if isinstance(leave.code, int) else 0
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code
 
 
 def _streams() -> None:
