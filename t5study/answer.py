@@ -1,7 +1,4 @@
-"""Answer: a prompt -> what the model says. Nothing of training or of the study is loaded on the way.
-
-    folder -> model and vocabulary -> ids of the prompts -> greedy decoding, in batches -> text
-"""
+"""Answer: a folder and prompts -> what the model says. Nothing of training or of the study is loaded on the way."""
 
 from __future__ import annotations
 
