@@ -114,7 +114,7 @@ LAPTOP = Scale(
     max_tokens=2_000_000,  # some three times what one pre-training reads: no text is repeated, as in the paper
     source_length=128,
     pretrain_rows=12,
-    pretrain_steps=400,
+    pretrain_steps=300,
     pretrain_schedule=InverseSquareRoot(scale=2.0),  # 0.02: so few steps need larger ones
     finetune_rows=8,
     finetune_steps=200,
