@@ -28,7 +28,7 @@ from t5study.tasks.task import Row, Task
 from t5study.vocab import Vocab
 
 if TYPE_CHECKING:
-    from torch import nn
+    from t5study.model.architectures import EncoderDecoder
 
 Interval = tuple[float, float]
 
@@ -86,7 +86,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module,
+    model: EncoderDecoder,
     vocab: Vocab,
     task: Task,
     rows: Sequence[Row] | None = None,
