@@ -109,7 +109,7 @@ class Conductor:
                     self._watch.step(k, message)
                     continue
                 del self._running[name]
-                self._watch.end(k, done=isinstance(message, Done))
+                self._watch.end(k, message if isinstance(message, Done) else None)
                 if isinstance(message, Done):
                     there.add(name)
                     waiting.discard(name)

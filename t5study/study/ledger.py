@@ -119,6 +119,7 @@ class Ledger:
                 brought[column.name] = {**asdict(found), "above_noise": found.above_noise}
         tokens = read_json(folder(self.store, setting.tokens) / "tokens.json")
         corpus = read_manifest(folder(self.store, setting.corpus))
+        contents = sorted((name, file["xxh3"]) for name, file in corpus["files"].items() if name != COST)
         return {
             "format": FORMAT,
             "scale": question.scale.flat(),
@@ -126,7 +127,7 @@ class Ledger:
                 "name": question.corpus_name,
                 "documents": tokens["documents"],
                 "tokens": tokens["tokens"],
-                "digest": fingerprint(tuple(sorted((name, file["xxh3"]) for name, file in corpus["files"].items()))),
+                "digest": fingerprint(contents),
             },
             "vocab": result(self.store, setting.vocabulary),
             "tasks": [self._task(task) for task in self.tasks],

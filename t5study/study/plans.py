@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from t5study.corpus.build import PageSource
 from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
 from t5study.ground.store import MANIFEST, Store, fingerprint, read_json, verify, write_json
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from t5study.vocab import Vocab
 
 RESULT, COST = "result.json", "cost.json"
+_FLOPS_PER_S = 2e10  # of training, on one core of a laptop
+_START_S = 1.0  # to build a model, read its data and write it down
+_PREPARATION_S = 5.0
 _UNSIGNED: Any = {"fingerprint": False}  # metadata of a field that is in no fingerprint
 
 
@@ -83,8 +87,8 @@ class Stage:
 
     @property
     def work(self) -> float:
-        """FLOPs or so, from which time is guessed; stages that train nothing take as long as a few of these would."""
-        return 1e11
+        """Seconds or so, on a core that nobody has measured: for what to begin with, and what part is done."""
+        return _PREPARATION_S
 
     def build(self, work: Path, place: Place) -> None:
         """Fills the folder `work`, which may hold what a process that was killed had done."""
@@ -94,20 +98,12 @@ class Stage:
 # --- text -------------------------------------------------------------------------------------------------------
 
 
-class TextSource(Protocol):
-    """Pages to read, and a value that says which (digests of files, versions of packages; never a path)."""
-
-    @property
-    def value(self) -> Any: ...
-    def pages(self) -> Iterable[Any]: ...
-
-
 @dataclass(frozen=True)
 class Corpus(Stage):
-    """Documents out of a source of text."""
+    """Documents out of a source of pages. value: the source's own, which says which pages those are."""
 
     value: Any
-    source: TextSource = field(repr=False, compare=False, metadata=_UNSIGNED)
+    source: PageSource = field(repr=False, compare=False, metadata=_UNSIGNED)
     kind: ClassVar[str] = "corpus"
 
     def build(self, work: Path, place: Place) -> None:
@@ -119,7 +115,7 @@ class Corpus(Stage):
 
 @dataclass(frozen=True)
 class Vocabulary(Stage):
-    """pieces: as many as asked for, or, where the text is too small to give them, the half of it, and so on."""
+    """pieces: as many as asked for; where the text is too small to give them, a quarter fewer, and so on."""
 
     corpus: Corpus
     pieces: int
@@ -141,9 +137,9 @@ class Vocabulary(Stage):
                 train_vocab(texts, pieces, work / "spiece.model")
                 break
             except UserError:
-                if pieces < 64:
+                if pieces < 16:
                     raise
-                pieces //= 2
+                pieces = pieces * 3 // 4
         vocab = Vocab.load(work / "spiece.model")
         write_json(work / RESULT, {"pieces": vocab.ids.pieces, "asked": self.pieces, "digest": vocab.digest})
 
@@ -278,7 +274,8 @@ class Pretrain(Stage):
 
     @property
     def work(self) -> float:
-        return self.steps * self.rows * self.shape.flops(self.source_length, self.target_length)
+        flops = self.steps * self.rows * self.shape.flops(self.source_length, self.target_length)
+        return _START_S + flops / _FLOPS_PER_S
 
     def build(self, work: Path, place: Place) -> None:
         from t5study.corpus.tokens import TokenStore
@@ -313,7 +310,7 @@ class Pretrain(Stage):
         )
         model = architectures.build(shape, self.seed, self.architecture)
         train(run, model, stream, work, place.machine, label=self.label, progress=place.progress)
-        _finish(work, model, vocab, _trained(work) | {"parameters": shape.parameters, "epoch": len(source)})
+        _finish(work, model, vocab, _trained(work) | {"parameters": shape.parameters})
 
 
 @dataclass(frozen=True)
@@ -357,15 +354,16 @@ class Finetune(Stage):
         return self.steps
 
     @property
-    def evaluations(self) -> int:
-        """Rows scored, over all checkpoints and tasks."""
-        return self.steps // self.evaluate_every * len(self.tasks) * (self.evaluation_rows or 1000)
+    def scoring(self) -> float:
+        """The part of `work` that is scoring. Answers are made token by token: a row scored costs about what a packed
+        row trained does."""
+        rows = self.steps // self.evaluate_every * len(self.tasks) * (self.evaluation_rows or 1000)
+        return rows * self.shape.flops(self.source_length, self.target_length) / _FLOPS_PER_S
 
     @property
     def work(self) -> float:
-        row = self.shape.flops(self.source_length, self.target_length)
-        # Answers are made token by token: a row scored costs about what a packed row trained does.
-        return row * (self.steps * self.rows + self.evaluations)
+        flops = self.steps * self.rows * self.shape.flops(self.source_length, self.target_length)
+        return _START_S + flops / _FLOPS_PER_S + self.scoring
 
     def build(self, work: Path, place: Place) -> None:
         from t5study import evaluate as room

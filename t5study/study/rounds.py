@@ -282,7 +282,16 @@ def run_rounds(
             book = Ledger(question, store, conductor.reason)
             ledger.write(out, book, tournament.experiments, tournament.told)
 
-        tournament.play(run, write)
+        written = 0
+
+        def after_round() -> None:
+            nonlocal written
+            if len(conductor.built) > written:  # else what is written there is further on than this round
+                write()
+                written = len(conductor.built)
+
+        tournament.play(run, after_round)
+        write()
         built = len(conductor.built)
     return _report(tournament, built)
 

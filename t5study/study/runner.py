@@ -29,7 +29,6 @@ from t5study.study.table import Table
 from t5study.study.tables.objectives import TABLES
 
 _PROBE_FLOPS = 4e11  # a probe's step is cut to so much, and its time multiplied
-_PREPARATION_S = 20.0  # a guess for text, vocabulary, tokens or tasks, where none has been measured
 
 
 def chosen_tables(text: str) -> tuple[Table, ...]:
@@ -171,7 +170,7 @@ class _Clock:
 
     def seconds(self, stage: Stage) -> float:
         if not stage.steps_of_training:
-            return self.preparation.get(stage.kind, _PREPARATION_S)
+            return self.preparation.get(stage.kind, stage.work)
         return stage.work * self.per_work[stage.kind]
 
     @staticmethod
@@ -193,7 +192,7 @@ class _Clock:
 
 
 def _probe(stage: Pretrain | Finetune, machine: Machine) -> float:
-    """Seconds for a unit of a stage's work: a few real steps on full rows of arbitrary tokens."""
+    """Seconds for a unit of a stage's work, from a few real steps on full rows of arbitrary tokens."""
     import numpy as np
 
     from t5study.model import architectures
@@ -219,7 +218,8 @@ def _probe(stage: Pretrain | Finetune, machine: Machine) -> float:
         model.loss_sum(architectures.arrange(batch, machine.device), dropout, stage.z_loss).total.backward()
         optimizer.step(0.0)
         times.append(time.perf_counter() - began)
-    return min(times[1:]) / (rows * row)
+    measured = min(times[1:]) * stage.rows / rows * stage.steps
+    return measured / (stage.work - (stage.scoring if isinstance(stage, Finetune) else 0.0))
 
 
 def _makespan(missing: dict[str, Stage], clock: _Clock, workers: int) -> float:

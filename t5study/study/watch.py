@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from t5study.ground.journal import duration
 from t5study.study.plans import Stage, stage_id
-from t5study.study.workers import Step
+from t5study.study.workers import Done, Step
 
 _SHOWN = 16  # workers that get a live line of their own
 
@@ -44,7 +44,8 @@ class _Seat:
         if self.last.text:
             parts.append(self.last.text)
         elif self.last.loss is not None:
-            parts.append(f"loss {self.last.loss:.3f} · {self.last.tokens_per_second:,.0f} tokens/s")
+            parts.append(f"loss {self.last.loss:.3f}")
+            parts += [f"{self.last.tokens_per_second:,.0f} tokens/s"] if self.last.tokens_per_second else []
         return " · ".join(parts)
 
 
@@ -90,9 +91,10 @@ class Watch:
             seat.first = max(0, step.step - 1)
         seat.last = step
 
-    def end(self, k: int, done: bool) -> None:
+    def end(self, k: int, done: Done | None) -> None:
+        """None: it was not brought to its end."""
         seat = self._seats.pop(k)
-        if not done:
+        if done is None:
             return
         seconds = self.clock() - seat.began
         self._there.add(stage_id(seat.stage))
@@ -100,7 +102,7 @@ class Watch:
         before = self._took.get(seat.stage.kind, (0.0, 0.0))
         self._took[seat.stage.kind] = before[0] + seconds, before[1] + share * seat.stage.work
         if seat.stage.steps_of_training:
-            loss = "" if seat.last.loss is None else f" · loss {seat.last.loss:.3f}"
+            loss = "" if done.loss is None else f" · loss {done.loss:.3f}"
             self.say(f"done: {seat.stage.label} · {duration(seconds)}{loss}")
 
     def say(self, text: str) -> None:

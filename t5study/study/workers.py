@@ -22,7 +22,7 @@ from typing import Any
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine, die_with_parent, use
 from t5study.ground.store import Store
-from t5study.study.plans import Place, Stage, build
+from t5study.study.plans import Place, Stage, build, result
 
 # --- what a worker says ------------------------------------------------------------------------------------------
 
@@ -39,7 +39,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Done:
-    """The stage is in the store."""
+    """The stage is in the store. loss: of its last step, if it was training."""
+
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def _work(pipe: Connection, root: Path, machine: Machine, parent: int) -> None:
             stage: Stage = pipe.recv()
             try:
                 build(stage, Place(store, machine, _Reporter(pipe)))
-                pipe.send(Done())
+                pipe.send(Done(result(store, stage)["last_loss"] if stage.steps_of_training else None))
             except Stopped:
                 return
             except UserError as error:

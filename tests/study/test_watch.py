@@ -9,7 +9,7 @@ from toy_study import Toy
 
 from t5study.study.plans import needed, stage_id
 from t5study.study.watch import Watch
-from t5study.study.workers import Step
+from t5study.study.workers import Done, Step
 
 
 class Clock:
@@ -48,11 +48,11 @@ def test_the_share_is_of_work_and_counts_what_is_under_way(toys):
     watch.begin(0, toys["a"])
     watch.step(0, Step(5, 4.0, 100.0))
     assert watch.share == pytest.approx(0.5 * 2 / 8)
-    watch.end(0, done=True)
+    watch.end(0, Done(3.5))
     assert watch.share == pytest.approx(2 / 8)
     watch.begin(0, toys["c"])
     watch.step(0, Step(10, 4.0, 100.0))
-    watch.end(0, done=False)
+    watch.end(0, None)
     assert watch.share == pytest.approx(2 / 8)
 
 
@@ -81,7 +81,7 @@ def test_what_a_killed_worker_had_done_is_not_timed(toys):
     watch.begin(0, toys["a"])
     watch.step(0, Step(9, 4.0, 100.0))  # the first it hears of
     clock.now += 10
-    watch.end(0, done=True)
+    watch.end(0, Done(3.5))
     assert watch._took["toy"] == pytest.approx((10.0, 2.0 * 0.2))
 
 
@@ -91,10 +91,10 @@ def test_time_left_goes_by_what_stages_of_the_kind_took(toys, monkeypatch):
     assert watch.seconds_left() is None
     watch.begin(0, toys["a"])
     clock.now += 20
-    watch.end(0, done=True)
+    watch.end(0, Done(3.5))
     # 6 of 8 are left at 10 s each, for two workers.
     assert watch.seconds_left() == pytest.approx(30.0)
-    assert "done: a · 20 s" in out.getvalue()
+    assert "done: a · 20 s · loss 3.500" in out.getvalue()
 
 
 def test_on_a_terminal_lines_are_live(toys):
