@@ -154,6 +154,16 @@ def _one_line(error: Exception) -> str:
 # --- training ---------------------------------------------------------------------------------------------------
 
 
+class TextTooSmall(UserError):
+    """Texts that cannot give the pieces asked for, but `most` of them."""
+
+    def __init__(self, pieces: int, most: int):
+        super().__init__(
+            f"pieces: found {pieces}, but these texts give {most} at most; ask for fewer or give more text"
+        )
+        self.most = most
+
+
 def train_vocab(texts: Iterable[str], pieces: int, out: Path | str) -> None:
     """Trains a unigram vocabulary of `pieces` pieces, pad, eos and unk counted, sentinels not, and writes `out`.
 
@@ -187,6 +197,8 @@ def train_vocab(texts: Iterable[str], pieces: int, out: Path | str) -> None:
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
+        if most := re.search(r"too high.*<= (\d+)", str(error)):
+            raise TextTooSmall(pieces, int(most[1])) from None
         raise UserError(f"pieces: found {pieces}, {_why(str(error))}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -201,9 +213,7 @@ def train_vocab(texts: Iterable[str], pieces: int, out: Path | str) -> None:
 
 
 def _why(message: str) -> str:
-    """The trainer's two complaints in words that say what to do."""
-    if most := re.search(r"too high.*<= (\d+)", message):
-        return f"but these texts give {most[1]} at most; ask for fewer or give more text"
+    """The trainer's complaints in words that say what to do."""
     if least := re.search(r"required_chars.*?\d+ vs (\d+)", message):
         return f"but the characters of these texts need {least[1]} alone; ask for more than that"
     return f"and training failed ({_one_line(RuntimeError(message))}); ask for another number or give more text"

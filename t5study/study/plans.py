@@ -115,7 +115,7 @@ class Corpus(Stage):
 
 @dataclass(frozen=True)
 class Vocabulary(Stage):
-    """pieces: as many as asked for; where the text is too small to give them, a quarter fewer, and so on."""
+    """pieces: as many as asked for, or as many as the text can give."""
 
     corpus: Corpus
     pieces: int
@@ -128,18 +128,13 @@ class Vocabulary(Stage):
 
     def build(self, work: Path, place: Place) -> None:
         from t5study.corpus.build import read_documents
-        from t5study.vocab import Vocab, train_vocab
+        from t5study.vocab import TextTooSmall, Vocab, train_vocab
 
         texts = list(_first_characters(read_documents(place.folder(self.corpus)), self.characters))
-        pieces = self.pieces
-        while True:
-            try:
-                train_vocab(texts, pieces, work / "spiece.model")
-                break
-            except UserError:
-                if pieces < 16:
-                    raise
-                pieces = pieces * 3 // 4
+        try:
+            train_vocab(texts, self.pieces, work / "spiece.model")
+        except TextTooSmall as small:  # of whoever brings a small text: told in scores.json, and no reason to stop
+            train_vocab(texts, small.most, work / "spiece.model")
         vocab = Vocab.load(work / "spiece.model")
         write_json(work / RESULT, {"pieces": vocab.ids.pieces, "asked": self.pieces, "digest": vocab.digest})
 

@@ -106,7 +106,7 @@ def test_tables_are_chosen_by_number():
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_vocabulary_shrinks_until_the_text_gives_it(tmp_path: Path):
+def test_a_small_text_gives_the_vocabulary_it_can(tmp_path: Path):
     from t5study.corpus.read import text_files
 
     (tmp_path / "a.txt").write_text("The quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 20)
