@@ -9,15 +9,14 @@ The relative position bias enters by its diagonals: a head's bias depends on (ke
 2 * longest - 1 numbers. It is looked up in the table once a forward pass, every layer of the stack adds it, and its
 gradient is summed along diagonals tile by tile, never as a (heads, length, length) tensor.
 
-    N  tokens    W  columns of a projection, of which H E are the queries (keys, values) of all heads
-    H  heads    E  d_kv    G  segments of a tile    Q  queries    K  keys    C  2 * longest - 1 distances
+    N  tokens    M  tokens of the keys, where they are others    W  columns of a projection: one to three times H E
+    H  heads    E  d_kv    I  H E    G  segments of a tile    Q  queries    K  keys    C  2 * longest - 1 distances
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
 
 import numpy as np
@@ -73,76 +72,81 @@ class Diagonals(torch.autograd.Function):
         return (ddiagonal_HC @ one_CB).t(), None, None
 
 
-@dataclass(frozen=True)
-class Columns:
-    """H E columns of a matrix (N, W), from `first` on: the queries, keys or values among what one product gave.
-    factor_NH: what dropout makes of each head's value."""
-
-    matrix_NW: Tensor
-    first: int
-    factor_NH: Tensor | None = None
-
-
 def attend(
     ops: ModuleType,
-    q: Columns,
-    k: Columns,
-    v: Columns,
+    own_NW: Tensor,
+    other_MW: Tensor | None,
+    factor_NH: Tensor | None,
     diagonal_HC: Tensor | None,
     tiles: Sequence[Tile],
     heads: int,
-    inner: int,
     causal: bool,
 ) -> tuple[Tensor, list[Tensor]]:
-    """softmax(q k' + bias) v for each segment, (N, H E); and what the backward pass needs, four tensors a tile.
+    """softmax(q k' + bias) v for each segment, (N, H E); and what the backward pass needs, some tensors a tile.
 
-    There is no 1 / sqrt(d_kv): T5 has it in q's initial weights.
+    own_NW: q beside k beside v; where keys come from elsewhere q alone, and other_MW is k beside v. factor: what
+    dropout makes of each head's values, by token. There is no 1 / sqrt(d_kv): T5 has it in q's initial weights.
     """
-    like = q.matrix_NW
-    out_NI = like.new_empty(len(like), inner)
-    keep, room = _keeps(tiles, heads, like)
+    inner = own_NW.shape[1] // (3 if other_MW is None else 1)
+    out_NI = own_NW.new_empty(len(own_NW), inner)
+    keep, room = _keeps(tiles, heads, own_NW)
     kept = []
     for tile in tiles:
-        q_HGQE = ops.split(q.matrix_NW, q.first, heads, inner, tile.queries, q.factor_NH)
-        k_HGKE = ops.split(k.matrix_NW, k.first, heads, inner, tile.keys, k.factor_NH)
-        v_HGKE = ops.split(v.matrix_NW, v.first, heads, inner, tile.keys, v.factor_NH)
+        if other_MW is None:
+            blocks = [ops.split(own_NW, 3, heads, tile.queries, factor_NH)]
+        else:
+            blocks = [
+                ops.split(own_NW, 1, heads, tile.queries, None),
+                ops.split(other_MW, 2, heads, tile.keys, factor_NH),
+            ]
+        q_HGQE, k_HGKE, v_HGKE = _parts(blocks)
         p_HGQK = _scores(q_HGQE, k_HGKE, room)
         lse_HGQ = ops.softmax_(p_HGQK, diagonal_HC, tile.keys.length_G if tile.padded else None, causal)
-        ops.join(_bmm(p_HGQK, v_HGKE), out_NI, 0, tile.queries, None)
-        kept += (q_HGQE, k_HGKE, v_HGKE, p_HGQK if keep else lse_HGQ)
+        ops.join(_bmm(p_HGQK, v_HGKE)[None], out_NI, tile.queries, None)
+        kept += (*blocks, p_HGQK if keep else lse_HGQ)
     return out_NI, kept
 
 
 def attend_backward(
     ops: ModuleType,
     dout_NI: Tensor,
+    factor_NH: Tensor | None,
     diagonal_HC: Tensor | None,
     kept: Sequence[Tensor],
     tiles: Sequence[Tile],
     heads: int,
     causal: bool,
-    dq: Columns,
-    dk: Columns,
-    dv: Columns,
+    down_NW: Tensor,
+    dother_MW: Tensor | None,
 ) -> Tensor | None:
-    """Fills the columns of dq, dk and dv; returns the gradient of the diagonals."""
+    """Fills the gradients of own and other; returns that of the diagonals."""
     ddiagonal_HC = None if diagonal_HC is None else torch.zeros_like(diagonal_HC)
-    inner = dout_NI.shape[1]
     keep, room = _keeps(tiles, heads, dout_NI)
     droom = room if room is None else torch.empty_like(room)
+    each = 2 if dother_MW is None else 3
     for i, tile in enumerate(tiles):
-        q_HGQE, k_HGKE, v_HGKE, p_HGQK = kept[4 * i : 4 * i + 4]
+        *blocks, p_HGQK = kept[each * i : each * (i + 1)]
+        q_HGQE, k_HGKE, v_HGKE = _parts(blocks)
         if not keep:
             lse_HGQ, p_HGQK = p_HGQK, _scores(q_HGQE, k_HGKE, room)
             ops.softmax_again_(p_HGQK, diagonal_HC, tile.keys.length_G if tile.padded else None, causal, lse_HGQ)
-        dout_HGQE = ops.split(dout_NI, 0, heads, inner, tile.queries, None)
-        dv_HGKE = _bmm(p_HGQK.transpose(2, 3), dout_HGQE)
+        dout_HGQE = ops.split(dout_NI, 1, heads, tile.queries, None)[0]
+        dblocks = [torch.empty_like(block) for block in blocks]
+        dq_HGQE, dk_HGKE, dv_HGKE = _parts(dblocks)
+        _bmm(p_HGQK.transpose(2, 3), dout_HGQE, dv_HGKE)
         ds_HGQK = _scores(dout_HGQE, v_HGKE, droom)
         ops.softmax_backward_(p_HGQK, ds_HGQK, ddiagonal_HC)
-        ops.join(_bmm(ds_HGQK, k_HGKE), dq.matrix_NW, dq.first, tile.queries, dq.factor_NH)
-        ops.join(_bmm(ds_HGQK.transpose(2, 3), q_HGQE), dk.matrix_NW, dk.first, tile.keys, dk.factor_NH)
-        ops.join(dv_HGKE, dv.matrix_NW, dv.first, tile.keys, dv.factor_NH)
+        _bmm(ds_HGQK, k_HGKE, dq_HGQE)
+        _bmm(ds_HGQK.transpose(2, 3), q_HGQE, dk_HGKE)
+        ops.join(dblocks[0], down_NW, tile.queries, None if dother_MW is not None else factor_NH)
+        if dother_MW is not None:
+            ops.join(dblocks[1], dother_MW, tile.keys, factor_NH)
     return ddiagonal_HC
+
+
+def _parts(blocks: Sequence[Tensor]) -> list[Tensor]:
+    """q, k and v of one block of three or of a block of one and a block of two."""
+    return [part for block in blocks for part in block.unbind(0)]
 
 
 def _keeps(tiles: Sequence[Tile], heads: int, like: Tensor) -> tuple[bool, Tensor | None]:
@@ -153,16 +157,15 @@ def _keeps(tiles: Sequence[Tile], heads: int, like: Tensor) -> tuple[bool, Tenso
     return False, like.new_empty(max(sizes))
 
 
-def _bmm(a: Tensor, b: Tensor) -> Tensor:
+def _bmm(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """A matrix product for every head and segment."""
-    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).unflatten(0, a.shape[:2])
+    flat = None if out is None else out.flatten(0, 1)
+    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out=flat).unflatten(0, a.shape[:2])
 
 
 def _scores(q_HGQE: Tensor, k_HGKE: Tensor, room: Tensor | None) -> Tensor:
     """q k' (H, G, Q, K), in `room` if there is one."""
-    if room is None:
-        return _bmm(q_HGQE, k_HGKE.transpose(2, 3))
-    size = (*q_HGQE.shape[:3], k_HGKE.shape[2])
-    scores_HGQK = room[: q_HGQE.shape[:3].numel() * size[3]].view(size)
-    torch.bmm(q_HGQE.flatten(0, 1), k_HGKE.flatten(0, 1).transpose(1, 2), out=scores_HGQK.flatten(0, 1))
-    return scores_HGQK
+    if room is not None:
+        size = (*q_HGQE.shape[:3], k_HGKE.shape[2])
+        room = room[: q_HGQE.shape[:3].numel() * size[3]].view(size)
+    return _bmm(q_HGQE, k_HGKE.transpose(2, 3), room)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from t5study.model import loops, passes
-from t5study.model.attention import Columns, Diagonals, attend, attend_backward
+from t5study.model.attention import Diagonals, attend, attend_backward
 from t5study.model.dropout import Dropout, sites
 from t5study.model.inputs import Inputs, Tile, Tokens
 from t5study.model.shapes import BUCKETS, Shape
@@ -71,14 +71,13 @@ class _SelfAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_ND, gain_D, q, k, v, out, diagonal_HC, run: Pass, site: str, decoder: bool):
         ops, tokens, tiles = _side(run, decoder)
-        heads, inner = len(diagonal_HC), len(q)
+        heads = len(diagonal_HC)
         w, out = torch.cat((q, k, v)).to(run.dtype), out.to(run.dtype)
         y_ND, r_N = ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
         qkv_N3I = y_ND @ w.t()
         factor_NH = run.weights_mask(f"{site}.weights", tokens, heads)
-        columns = Columns(qkv_N3I, 0), Columns(qkv_N3I, inner), Columns(qkv_N3I, 2 * inner, factor_NH)
         diagonal_HC = diagonal_HC.detach()
-        c_NI, kept = attend(ops, *columns, diagonal_HC, tiles, heads, inner, causal=decoder)
+        c_NI, kept = attend(ops, qkv_N3I, None, factor_NH, diagonal_HC, tiles, heads, causal=decoder)
         ctx.save_for_backward(x_ND, gain_D, w, out, diagonal_HC, y_ND, r_N, c_NI, *kept)
         ctx.run, ctx.site, ctx.decoder, ctx.factor_NH = run, site, decoder, factor_NH
         return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
@@ -92,8 +91,9 @@ class _SelfAttention(torch.autograd.Function):
         dz_ND = dz_ND.contiguous()
         do_ND = ops.masked(dz_ND, ctx.run.mask(ctx.site), tokens.row_N).to(out.dtype)
         dqkv_N3I = dz_ND.new_empty(len(dz_ND), 3 * inner, dtype=w.dtype)
-        columns = Columns(dqkv_N3I, 0), Columns(dqkv_N3I, inner), Columns(dqkv_N3I, 2 * inner, ctx.factor_NH)
-        ddiagonal_HC = attend_backward(ops, do_ND @ out, diagonal_HC, kept, tiles, heads, ctx.decoder, *columns)
+        ddiagonal_HC = attend_backward(
+            ops, do_ND @ out, ctx.factor_NH, diagonal_HC, kept, tiles, heads, ctx.decoder, dqkv_N3I, None
+        )
         dx_ND, dgain_D = ops.rms_backward(dqkv_N3I @ w, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         dq, dk, dv = _product(dqkv_N3I, y_ND, gain_D).split(inner)
         return dx_ND, dgain_D, dq, dk, dv, _product(do_ND, c_NI, gain_D), ddiagonal_HC, None, None, None
@@ -102,14 +102,12 @@ class _SelfAttention(torch.autograd.Function):
 class _CrossAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_ND, gain_D, q, out, kv_M2I, run: Pass, site: str, heads: int):
-        ops, tokens, inner = run.ops, run.inputs.target, len(q)
+        ops, tokens = run.ops, run.inputs.target
         q, out = q.to(run.dtype), out.to(run.dtype)
         y_ND, r_N = ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
         q_NI = y_ND @ q.t()
         factor_MH = run.weights_mask(f"{site}.weights", run.inputs.source, heads)
-        kv_M2I = kv_M2I.detach()
-        columns = Columns(q_NI, 0), Columns(kv_M2I, 0), Columns(kv_M2I, inner, factor_MH)
-        c_NI, kept = attend(ops, *columns, None, run.inputs.cross, heads, inner, causal=False)
+        c_NI, kept = attend(ops, q_NI, kv_M2I.detach(), factor_MH, None, run.inputs.cross, heads, causal=False)
         ctx.save_for_backward(x_ND, gain_D, q, out, y_ND, r_N, c_NI, *kept)
         ctx.run, ctx.site, ctx.heads, ctx.factor_MH = run, site, heads, factor_MH
         return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
@@ -126,8 +124,7 @@ class _CrossAttention(torch.autograd.Function):
         dkv_M2I = c_NI.new_empty(len(inputs.source), 2 * inner)
         if not inputs.every_key:
             dkv_M2I.zero_()
-        columns = Columns(dq_NI, 0), Columns(dkv_M2I, 0), Columns(dkv_M2I, inner, ctx.factor_MH)
-        attend_backward(ops, do_ND @ out, None, kept, inputs.cross, ctx.heads, False, *columns)
+        attend_backward(ops, do_ND @ out, ctx.factor_MH, None, kept, inputs.cross, ctx.heads, False, dq_NI, dkv_M2I)
         dx_ND, dgain_D = ops.rms_backward(dq_NI @ q, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         dq, dout = _product(dq_NI, y_ND, gain_D), _product(do_ND, c_NI, gain_D)
         return dx_ND, dgain_D, dq, dout, dkv_M2I, None, None, None

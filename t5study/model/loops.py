@@ -127,26 +127,32 @@ def _rms_backward(dy_ND, x_ND, r_N, gain_D, around_ND, dx_ND, dgain_D):
 # --- attention ------------------------------------------------------------------------------------------------------
 
 
-def split(x_NW: Tensor, first: int, heads: int, inner: int, span: Span, factor_NH: Tensor | None) -> Tensor:
-    """Columns `first` to `first + inner` of the segments of a span, by head: (H, G, width, E), zeros behind what is
-    shorter. Each head's columns are multiplied by its factor, if there is one."""
-    block = torch.empty(heads, len(span), span.width, inner // heads)
+def split(x_NW: Tensor, parts: int, heads: int, span: Span, factor_NH: Tensor | None) -> Tensor:
+    """Segments of a token list, by head: (parts, H, G, width, E), zeros behind what is shorter.
+
+    A token's columns are `parts` times H E numbers (q beside k beside v); the last part's are multiplied by the head's
+    factor, if there is one.
+    """
+    block = torch.empty(parts, heads, len(span), span.width, x_NW.shape[1] // (parts * heads))
     factor = _NONE_FF if factor_NH is None else factor_NH
-    _split(x_NW.numpy(), first, span.first_G.numpy(), span.length_G.numpy(), factor.numpy(), block.numpy())
+    _split(x_NW.numpy(), span.first_G.numpy(), span.length_G.numpy(), factor.numpy(), block.numpy())
     return block
 
 
 @_loop
-def _split(x_NW, first, first_G, length_G, factor_NH, block):
-    heads, _, width, e = block.shape
-    for g in range(len(first_G)):
+def _split(x_NW, first_G, length_G, factor_NH, block):
+    parts, heads, segments, width, e = block.shape
+    for g in range(segments):
         for i in range(length_G[g]):
             n = first_G[g] + i
+            for a in range(parts):
+                for h in range(heads):
+                    factor = factor_NH[n, h] if a == parts - 1 and factor_NH.shape[0] else _f(1)
+                    at = (a * heads + h) * e
+                    _times(x_NW[n, at : at + e], factor, block[a, h, g, i])
+        for a in range(parts):
             for h in range(heads):
-                factor = factor_NH[n, h] if factor_NH.shape[0] else _f(1)
-                _times(x_NW[n, first + h * e : first + h * e + e], factor, block[h, g, i])
-        for h in range(heads):
-            block[h, g, length_G[g] : width] = 0
+                block[a, h, g, length_G[g] : width] = 0
 
 
 @_loop
@@ -155,21 +161,23 @@ def _times(source, factor, target):
         target[j] = source[j] * factor
 
 
-def join(block: Tensor, x_NW: Tensor, first: int, span: Span, factor_NH: Tensor | None) -> None:
-    """The way back from `split`, into a matrix."""
+def join(block: Tensor, x_NW: Tensor, span: Span, factor_NH: Tensor | None) -> None:
+    """The way back from `split`."""
     factor = _NONE_FF if factor_NH is None else factor_NH
-    _join(block.numpy(), x_NW.numpy(), first, span.first_G.numpy(), span.length_G.numpy(), factor.numpy())
+    _join(block.numpy(), x_NW.numpy(), span.first_G.numpy(), span.length_G.numpy(), factor.numpy())
 
 
 @_loop
-def _join(block, x_NW, first, first_G, length_G, factor_NH):
-    heads, _, _, e = block.shape
-    for g in range(len(first_G)):
+def _join(block, x_NW, first_G, length_G, factor_NH):
+    parts, heads, segments, _, e = block.shape
+    for g in range(segments):
         for i in range(length_G[g]):
             n = first_G[g] + i
-            for h in range(heads):
-                factor = factor_NH[n, h] if factor_NH.shape[0] else _f(1)
-                _times(block[h, g, i], factor, x_NW[n, first + h * e : first + h * e + e])
+            for a in range(parts):
+                for h in range(heads):
+                    factor = factor_NH[n, h] if a == parts - 1 and factor_NH.shape[0] else _f(1)
+                    at = (a * heads + h) * e
+                    _times(block[a, h, g, i], factor, x_NW[n, at : at + e])
 
 
 def softmax_(scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from t5study.model.layers import Pass, add_product_
 
-CHUNK = 1 << 20  # logits of a chunk: 4 MiB in fp32
+CHUNK = 256  # rows: enough for fast products, few enough for the last chunk's logits to be near
 
 
 @dataclass(frozen=True)
@@ -43,27 +43,25 @@ class Loss(torch.autograd.Function):
         y_MD, r_M = ops.rms(x_MD.detach(), gain_D, run.dtype)
         y_MD = ops.masked(y_MD, mask, run.inputs.target.row_N)
         table = table_VD.detach().to(run.dtype)
-        wanted = ctx.needs_input_grad
-        gradient = any(wanted)
         dy_MD = torch.empty_like(y_MD) if gradient else None
-        dtable_VD = torch.zeros_like(table_VD) if wanted[2] else None
+        # Summed up transposed, which is the faster product of the two.
+        dtable_DV = table_VD.new_zeros(table_VD.shape[::-1]) if gradient and ctx.needs_input_grad[2] else None
         nats, normalisers = [], []
-        rows = max(64, CHUNK // len(table))
-        for first in range(0, len(y_MD), rows):
-            some = slice(first, first + rows)
+        for first in range(0, len(y_MD), CHUNK):
+            some = slice(first, first + CHUNK)
             logits_RV = y_MD[some] @ table.t()
             nats_R, lse_R = ops.cross_entropy_(logits_RV, labels_M[some], z_loss, gradient)
             nats.append(nats_R)
             normalisers.append(lse_R)
             if dy_MD is not None:
                 torch.mm(logits_RV, table, out=dy_MD[some])
-            if dtable_VD is not None:
-                add_product_(dtable_VD, logits_RV.t(), y_MD[some])
+            if dtable_DV is not None:
+                add_product_(dtable_DV, y_MD[some].t(), logits_RV)
         nats_M = torch.cat(nats) if nats else x_MD.new_zeros(0)
         total = nats_M.sum()
         if z_loss:
             total = total + z_loss * torch.cat(normalisers).square().sum()
-        ctx.save_for_backward(x_MD, gain_D, r_M, dy_MD, dtable_VD)
+        ctx.save_for_backward(x_MD, gain_D, r_M, dy_MD, dtable_DV)
         ctx.run, ctx.scale = run, scale
         ctx.mark_non_differentiable(nats_M)
         return total, nats_M
@@ -71,8 +69,12 @@ class Loss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, dtotal, _):
-        x_MD, gain_D, r_M, dy_MD, dtable_VD = ctx.saved_tensors
+        x_MD, gain_D, r_M, dy_MD, dtable_DV = ctx.saved_tensors
         run = ctx.run
         dy_MD = run.ops.masked(dy_MD * dtotal, run.mask("decoder.norm"), run.inputs.target.row_N)
         dx_MD, dgain_D = run.ops.rms_backward(dy_MD, x_MD.detach(), r_M, gain_D, None)
-        return dx_MD, dgain_D * ctx.scale, None if dtable_VD is None else dtable_VD * dtotal, None, None, None, None
+        dtable_VD = None
+        if dtable_DV is not None:
+            dtable_VD = dtable_DV.new_empty(dtable_DV.shape[::-1])
+            torch.mul(dtable_DV.t(), dtotal, out=dtable_VD)
+        return dx_MD, dgain_D * ctx.scale, dtable_VD, None, None, None, None

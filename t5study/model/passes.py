@@ -38,20 +38,21 @@ def rms_backward(
     return dx_ND if residual_ND is None else dx_ND.add_(residual_ND), product_ND.sum(0)
 
 
-def split(x_NW: Tensor, first: int, heads: int, inner: int, span: Span, factor_NH: Tensor | None) -> Tensor:
+def split(x_NW: Tensor, parts: int, heads: int, span: Span, factor_NH: Tensor | None) -> Tensor:
     at_GW, inside_GW = _places(span)
-    block = x_NW[:, first : first + inner][at_GW.clamp(max=len(x_NW) - 1)].unflatten(-1, (heads, -1))
+    at_GW = at_GW.clamp(max=len(x_NW) - 1)
+    block = x_NW[at_GW].unflatten(-1, (parts, heads, -1)).masked_fill(~inside_GW[..., None, None, None], 0)
     if factor_NH is not None:
-        block = (block * factor_NH[at_GW.clamp(max=len(x_NW) - 1)][..., None]).to(x_NW.dtype)
-    return block.masked_fill(~inside_GW[..., None, None], 0).permute(2, 0, 1, 3).contiguous()
+        block[:, :, -1].mul_(factor_NH[at_GW][..., None])
+    return block.permute(2, 3, 0, 1, 4).contiguous()
 
 
-def join(block: Tensor, x_NW: Tensor, first: int, span: Span, factor_NH: Tensor | None) -> None:
+def join(block: Tensor, x_NW: Tensor, span: Span, factor_NH: Tensor | None) -> None:
     at_GW, inside_GW = _places(span)
-    rows = block.permute(1, 2, 0, 3)[inside_GW]
+    rows = block.permute(2, 3, 0, 1, 4)[inside_GW]
     if factor_NH is not None:
-        rows = (rows * factor_NH[at_GW[inside_GW]][..., None]).to(x_NW.dtype)
-    x_NW[at_GW[inside_GW], first : first + rows.shape[1] * rows.shape[2]] = rows.flatten(1)
+        rows[:, -1].mul_(factor_NH[at_GW[inside_GW]][..., None])
+    x_NW[at_GW[inside_GW]] = rows.flatten(1)
 
 
 def _places(span: Span) -> tuple[Tensor, Tensor]:

@@ -88,22 +88,29 @@ def test_softmax(
 
 
 @settings(max_examples=25, deadline=None)
-@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), heads=st.integers(1, 4), e=SIZES, seed=SEEDS)
-def test_split_and_join(lengths: list[int], heads: int, e: int, seed: int) -> None:
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), parts=st.integers(1, 3), heads=st.integers(1, 4),
+    e=SIZES, seed=SEEDS,
+)  # fmt: skip
+def test_split_and_join(lengths: list[int], parts: int, heads: int, e: int, seed: int) -> None:
     length = torch.tensor(lengths)
     first = length.cumsum(0) - length
     chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(lengths)))
     span = Span(first[chosen], length[chosen], int(length.max()))
-    inner, tokens = heads * e, int(length.sum())
-    x, factor = normal(tokens, 3 * inner, seed=seed), normal(tokens, heads, seed=seed + 1)
+    tokens = int(length.sum())
+    x, factor = normal(tokens, parts * heads * e, seed=seed), normal(tokens, heads, seed=seed + 1)
     for factors in (None, factor):
-        agree("split", x, inner, heads, inner, span, factors)
-        block = passes.split(x, inner, heads, inner, span, None)
-        agree("join", block, torch.zeros_like(x), inner, span, factors)
-    back = torch.zeros_like(x)
-    loops.join(loops.split(x, inner, heads, inner, span, None), back, inner, span, None)
-    assert torch.equal(back[:, inner : 2 * inner], x[:, inner : 2 * inner])
-    assert not back[:, :inner].any()
+        agree("split", x, parts, heads, span, factors)
+        block = passes.split(x, parts, heads, span, None)
+        agree("join", block, torch.zeros_like(x), span, factors)
+    block, back = loops.split(x, parts, heads, span, None), torch.zeros_like(x)
+    loops.join(block, back, span, None)
+    assert torch.equal(back, x)
+    at = int(first[chosen[0]])
+    assert torch.equal(block[-1, heads - 1, 0, 0], x[at, -e:])
+    dropped = loops.split(x, parts, heads, span, factor)
+    assert torch.equal(dropped[:-1], block[:-1])
+    assert torch.equal(dropped[-1, 0, 0, 0], x[at, (parts - 1) * heads * e :][:e] * factor[at, 0])
 
 
 @settings(max_examples=20, deadline=None)

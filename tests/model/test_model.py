@@ -134,7 +134,7 @@ class Largest(TorchDispatchMode):
 def test_logits_and_scores_of_a_whole_batch_never_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "KEEP", 0)
     monkeypatch.setattr(inputs, "TILE", 1 << 13)
-    monkeypatch.setattr(loss, "CHUNK", 1 << 14)
+    monkeypatch.setattr(loss, "CHUNK", 50)
     rows, length = 24, 90
     model = build(SHAPES["v1.0"], seed=0)
     random = np.random.default_rng(0)
@@ -162,6 +162,19 @@ def test_bf16_keeps_weights_gradients_and_loss_in_fp32() -> None:
     found = gradients(model, rounded.total)
     assert all(gradient.dtype == torch.float32 for gradient in found.values())
     close(found, expected, tolerance=0.1)
+
+
+def test_scoring_takes_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    from t5study.model import loops
+
+    asked = []
+    plain = loops.cross_entropy_
+    monkeypatch.setattr(loops, "cross_entropy_", lambda *given_: asked.append(given_[3]) or plain(*given_))
+    model, some = build(SHAPES["v1.0"], seed=0), arrange(packed(seed=3))
+    nats_M = model.nats(some)
+    assert not nats_M.requires_grad
+    torch.testing.assert_close(nats_M.sum(), model.loss_sum(some).nats)
+    assert asked == [False, True]
 
 
 def test_nan_weights_give_a_nan_loss(arithmetic: str) -> None:
