@@ -10,9 +10,11 @@ not touched, so a study that was killed goes on where it stopped.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,9 @@ class Conductor:
     def _note(self, signum: int, frame: object) -> None:
         if self._signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
+        if self._signum is None:
+            with suppress(OSError):
+                os.write(2, b"\nt5study: workers finish their step, save and leave\n")
         self._signum = signum
 
     # --- what is there ------------------------------------------------------------------------------------------
@@ -145,7 +150,7 @@ class Conductor:
                     waiting.discard(name)
 
 
-def _urgency(stages: dict[str, Stage], goals: Iterable[str]) -> dict[str, tuple[bool, float]]:
+def _urgency(stages: dict[str, Stage], goals: Iterable[str]) -> dict[str, tuple[bool, float, int]]:
     """What sorts stages: goals first, and among them those with the longest way to go, their own work counted. So
     fine-tuning waits while there is pre-training to begin, and all workers end at about the same time."""
     way = {name: 0.0 for name in stages}
@@ -155,7 +160,7 @@ def _urgency(stages: dict[str, Stage], goals: Iterable[str]) -> dict[str, tuple[
             above = stage_id(parent)
             way[above] = max(way[above], way[name])
     goals = set(goals)
-    return {name: (name not in goals, -way[name]) for name in stages}
+    return {name: (name not in goals, -way[name], place) for place, name in enumerate(stages)}
 
 
 def _keep_trace(out: Path, name: str, trace: str) -> Path:

@@ -126,6 +126,10 @@ class Vocabulary(Stage):
     def parents(self) -> tuple[Stage, ...]:
         return (self.corpus,)
 
+    @property
+    def work(self) -> float:
+        return 1.0 + 2e-6 * self.characters
+
     def build(self, work: Path, place: Place) -> None:
         from t5study.corpus.build import read_documents
         from t5study.vocab import TextTooSmall, Vocab, train_vocab
@@ -180,6 +184,10 @@ class EmbeddedRows(Stage):
     reading: int
     rendering: int
     kind: ClassVar[str] = "tasks"
+
+    @property
+    def work(self) -> float:
+        return 20.0  # packages are read anew, in another process than the corpus is
 
     def build(self, work: Path, place: Place) -> None:
         from t5study.tasks import pydocs

@@ -113,7 +113,8 @@ def plan(
         here_all = [stage for stage in stages.values() if stage.kind == kind]
         left = [stage for stage in missing.values() if stage.kind == kind]
         seconds = [clock.seconds(stage) for stage in left]
-        each = f"{min(seconds):,.0f} to {max(seconds):,.0f}" if seconds else "-"
+        ends = [f"{end:,.0f}" for end in (min(seconds), max(seconds))] if seconds else ["-"]
+        each = " to ".join(dict.fromkeys(ends))
         rows.append(
             (
                 kind,

@@ -40,6 +40,7 @@ class Stop:
             self.signum = signum
             # Not print(): the signal may have come in the middle of one, and buffers do not take turns.
             with suppress(OSError):  # nobody may be listening
-                os.write(2, b"\nt5study: finishing this step, then saving; Ctrl-C again stops at once\n")
+                more = b"; Ctrl-C again stops at once" if signum == signal.SIGINT else b""
+                os.write(2, b"\nt5study: finishing this step, then saving" + more + b"\n")
         elif signum == signal.SIGINT:
             raise KeyboardInterrupt
