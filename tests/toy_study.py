@@ -15,22 +15,12 @@ import xxhash
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import MANIFEST, Store, read_json, write_json
-from t5study.study.plans import (
-    COST,
-    RESULT,
-    Chosen,
-    Corpus,
-    Finetune,
-    GivenRows,
-    Place,
-    Setting,
-    Stage,
-    folder,
-    has,
-    needed,
-)
+from t5study.study.material import Chosen, Corpus, GivenRows
+from t5study.study.plans import Setting
 from t5study.study.question import Question
 from t5study.study.scales import SMOKE
+from t5study.study.stages import COST, RESULT, Place, Stage, folder, has, needed
+from t5study.study.training import Finetune
 from t5study.tasks.task import Row, Rows, Task, keep, make_task
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine
 from t5study.ground.store import Store
-from t5study.study.plans import Stage, has, needed, stage_id
+from t5study.study.stages import Stage, has, needed, stage_id
 from t5study.study.watch import Watch
 from t5study.study.workers import Broken, Done, Pool, Step
 

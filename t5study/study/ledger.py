@@ -18,11 +18,12 @@ from t5study.ground.store import Store, fingerprint, read_json, read_manifest, w
 from t5study.study.baseline import BASELINE
 from t5study.study.experiment import Experiment
 from t5study.study.noise import gain, spread
-from t5study.study.plans import COST, Finetune, Stage, folder, has, result, stage_id
 from t5study.study.question import Question
 from t5study.study.scores import Cell, Column, Failed, Measured, cell_json, mean_cell, value_of
+from t5study.study.stages import COST, Stage, folder, has, result, stage_id
 from t5study.study.table import Table, find_row
 from t5study.study.tables.objectives import TABLES
+from t5study.study.training import Finetune
 from t5study.tasks.task import Task
 
 SCORES, COSTS = "scores.json", "costs.json"

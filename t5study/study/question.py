@@ -19,7 +19,9 @@ from t5study.ground.machine import Machine, cores
 from t5study.ground.store import Store, canonical, read_json, write_json
 from t5study.study import scales
 from t5study.study.experiment import Experiment
-from t5study.study.plans import Chosen, Corpus, EmbeddedRows, Finetune, GivenRows, Setting, unfold
+from t5study.study.material import Chosen, Corpus, EmbeddedRows, GivenRows
+from t5study.study.plans import Setting, unfold
+from t5study.study.training import Finetune
 from t5study.tasks.task import Task
 
 ASKED = "study.json"

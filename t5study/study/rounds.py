@@ -28,8 +28,8 @@ from t5study.study.conductor import Conductor
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import NO_PRETRAINING, Ledger, label, seeds_of
 from t5study.study.noise import spread, within_two
-from t5study.study.plans import Stage
 from t5study.study.question import Question, ask, workers_here
+from t5study.study.stages import Stage
 
 OBJECTIVES: tuple[Objective, ...] = (PrefixLM(), BertStyle(), Deshuffle())
 STRATEGIES = (("mask_random", "full"), ("mask", "full"), ("unique", "unique"), ("drop", "drop"))  # Table 5's order

@@ -23,10 +23,11 @@ from t5study.study.baseline import BASELINE
 from t5study.study.conductor import Conductor
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import NO_PRETRAINING, Ledger, seeds_of
-from t5study.study.plans import COST, Finetune, Pretrain, Stage, folder, has, needed, stage_id
 from t5study.study.question import ask, workers_here
+from t5study.study.stages import COST, Stage, folder, has, needed, stage_id
 from t5study.study.table import Table
 from t5study.study.tables.objectives import TABLES
+from t5study.study.training import Finetune, Pretrain
 
 _PROBE_FLOPS = 4e11  # a probe's step is cut to so much, and its time multiplied
 

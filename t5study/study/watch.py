@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from t5study.ground.journal import duration
-from t5study.study.plans import Stage, stage_id
+from t5study.study.stages import Stage, stage_id
 from t5study.study.workers import Done, Step
 
 _SHOWN = 16  # workers that get a live line of their own

@@ -22,7 +22,7 @@ from typing import Any
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine, die_with_parent, use
 from t5study.ground.store import Store
-from t5study.study.plans import Place, Stage, build, result
+from t5study.study.stages import Place, Stage, build, result
 
 # --- what a worker says ------------------------------------------------------------------------------------------
 

@@ -14,8 +14,10 @@ from t5study.ground.machine import Machine
 from t5study.ground.store import canonical, fingerprint
 from t5study.objectives import Denoising, PrefixLM, ReplaceSpans, SpanCorruption
 from t5study.study.baseline import BASELINE
-from t5study.study.plans import Chosen, Corpus, GivenRows, Stage, needed, stage_id, unfold
+from t5study.study.material import Chosen, Corpus, GivenRows
+from t5study.study.plans import unfold
 from t5study.study.scales import SCALES, SMOKE
+from t5study.study.stages import Stage, needed, stage_id
 from t5study.train.optim import Constant
 
 

@@ -18,7 +18,7 @@ from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
 from t5study.ground.store import Store
 from t5study.study.conductor import Conductor
-from t5study.study.plans import stage_id
+from t5study.study.stages import stage_id
 from t5study.study.watch import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +151,7 @@ from t5study.ground.errors import Stopped
 from t5study.ground.machine import Machine
 from t5study.ground.store import Store
 from t5study.study.conductor import Conductor
-from t5study.study.plans import stage_id
+from t5study.study.stages import stage_id
 from toy_study import Toy
 if __name__ == "__main__":
     try:

@@ -12,12 +12,15 @@ from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
 from t5study.ground.store import Store, read_json
 from t5study.objectives import Deshuffle, PrefixLM, SpanCorruption
-from t5study.study import plans
+from t5study.study import material, training
 from t5study.study.baseline import BASELINE
-from t5study.study.plans import Corpus, Place, Pretrain, Vocabulary, needed, stage_id, unfold
+from t5study.study.material import Corpus, Vocabulary
+from t5study.study.plans import unfold
 from t5study.study.runner import chosen_tables, experiments_of
 from t5study.study.scales import LAPTOP, SCALES, SMOKE, find
+from t5study.study.stages import RESULT, Place, build, needed, stage_id
 from t5study.study.tables.objectives import TABLES
+from t5study.study.training import Pretrain
 
 
 class Quiet:
@@ -113,9 +116,9 @@ def test_a_small_text_gives_the_vocabulary_it_can(tmp_path: Path):
     source = text_files([str(tmp_path / "a.txt")])
     corpus = Corpus(source.value, source)
     place = Place(Store(tmp_path / "store"), Machine(), Quiet())
-    plans.build(corpus, place)
-    folder = plans.build(Vocabulary(corpus, 1000, 10_000), place)
-    told = read_json(folder / plans.RESULT)
+    build(corpus, place)
+    folder = build(Vocabulary(corpus, 1000, 10_000), place)
+    told = read_json(folder / RESULT)
     assert told["asked"] == 1000
     assert 30 < told["pieces"] < 100
     # A second text of the same name but other content is another corpus.
@@ -126,8 +129,8 @@ def test_a_small_text_gives_the_vocabulary_it_can(tmp_path: Path):
 
 def test_only_the_first_characters_are_taken():
     texts = ["aaaa", "bbbb", "cccc"]
-    assert list(plans._first_characters(iter(texts), 5)) == ["aaaa", "bbbb"]
-    assert list(plans._first_characters(iter(texts), 100)) == texts
+    assert list(material._first_characters(iter(texts), 5)) == ["aaaa", "bbbb"]
+    assert list(material._first_characters(iter(texts), 100)) == texts
 
 
 def test_a_source_is_compared_by_its_value_alone():
@@ -157,7 +160,7 @@ def test_the_best_checkpoint_is_each_tasks_own_and_each_measures_own(tmp_path: P
         {"step": 30, "tasks": {"t": summary(50.0, 1.75, 0), "u": summary(30.0, 2.75)}},
     ]
     (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    scores, steps = plans._scores(tmp_path, ["t", "u"])
+    scores, steps = training._scores(tmp_path, ["t", "u"])
     assert scores["t"]["metric"] == {"value": 60.0, "step": 10, "low": 59.0, "high": 61.0, "n": 50, "unreadable": 7}
     assert scores["t"]["nats"]["value"] == 1.5
     assert (scores["t"]["nats"]["step"], scores["u"]["metric"]["step"], scores["u"]["nats"]["step"]) == (20, 30, 20)
@@ -166,16 +169,16 @@ def test_the_best_checkpoint_is_each_tasks_own_and_each_measures_own(tmp_path: P
 
 def test_predictions_of_other_checkpoints_are_removed(tmp_path: Path):
     for step in (10, 20, 30):
-        path = plans._predictions(tmp_path, step, 0, "pydocs/answer")
+        path = training._predictions(tmp_path, step, 0, "pydocs/answer")
         path.parent.mkdir(parents=True)
         path.touch()
-    plans._keep_predictions(tmp_path, {10, 30})
+    training._keep_predictions(tmp_path, {10, 30})
     assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["0000010", "0000030"]
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a b/<c>", "試験", "x" * 300, "."])
 def test_a_tasks_name_never_leads_out_of_its_folder(tmp_path: Path, name: str):
-    path = plans._predictions(tmp_path, 5, 3, name)
+    path = training._predictions(tmp_path, 5, 3, name)
     assert path.resolve().parent == tmp_path.resolve() / "predictions" / "0000005"
     assert path.name.startswith("03-")
     assert len(path.name) < 120

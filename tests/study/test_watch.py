@@ -7,7 +7,7 @@ import io
 import pytest
 from toy_study import Toy
 
-from t5study.study.plans import needed, stage_id
+from t5study.study.stages import needed, stage_id
 from t5study.study.watch import Watch
 from t5study.study.workers import Done, Step
 

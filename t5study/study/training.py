@@ -1,0 +1,314 @@
+"""Training as stages: pre-training on text, fine-tuning on all tasks as one mixture with scores at every checkpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from t5study.ground.store import fingerprint, verify, write_json
+from t5study.model.shapes import Shape
+from t5study.study.experiment import Mixing, Objective
+from t5study.study.material import Chosen, Tokens, Vocabulary
+from t5study.study.stages import RESULT, UNSIGNED, Place, Stage
+from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
+
+if TYPE_CHECKING:
+    from t5study.evaluate import Evaluation
+    from t5study.tasks.task import Task
+    from t5study.vocab import Vocab
+
+_FLOPS_PER_S = 2e10  # of training, on one core of a laptop
+_START_S = 1.0  # to build a model, read its data and write it down
+
+
+@dataclass(frozen=True)
+class Pretrain(Stage):
+    """A model from fresh weights on text."""
+
+    tokens: Tokens
+    objective: Objective
+    shape: Shape
+    architecture: str
+    steps: int
+    rows: int
+    source_length: int
+    optimizer: Adafactor | AdamW
+    schedule: InverseSquareRoot
+    dropout: float
+    z_loss: float
+    seed: int
+    save_every: int = field(compare=False, metadata=UNSIGNED)
+    kind: ClassVar[str] = "pretrain"
+
+    @property
+    def label(self) -> str:
+        return f"pretrain {self.objective.label}" + _seed(self.seed)
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        return (self.tokens.vocabulary, self.tokens)
+
+    @property
+    def steps_of_training(self) -> int:
+        return self.steps
+
+    @property
+    def target_length(self) -> int:
+        """Target tokens of a row: as many as the objective makes of the source length."""
+        return self.objective.lengths(self.source_length).targets
+
+    @property
+    def work(self) -> float:
+        flops = self.steps * self.rows * self.shape.flops(self.source_length, self.target_length)
+        return _START_S + flops / _FLOPS_PER_S
+
+    def build(self, work: Path, place: Place) -> None:
+        from t5study.corpus.tokens import TokenStore
+        from t5study.feed.sources import DocumentSource
+        from t5study.feed.stream import Stream
+        from t5study.model import architectures
+        from t5study.train.loop import TrainRun, train
+
+        if _finished(work):
+            return
+        vocab = self.tokens.vocabulary.load(place.store)
+        store = TokenStore.open(place.folder(self.tokens))
+        lengths = self.objective.lengths(self.source_length)
+        source = DocumentSource(store.tokens, store.offsets, self.objective, lengths, vocab.ids, self.seed)
+        stream = Stream(source, self.rows, self.source_length, lengths.targets)
+        shape = replace(self.shape, table_rows=vocab.ids.table_rows)
+        run = TrainRun(
+            shape=shape,
+            architecture=self.architecture,
+            steps=self.steps,
+            rows=self.rows,
+            source_length=self.source_length,
+            target_length=lengths.targets,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            dropout=self.dropout,
+            seed=self.seed,
+            save_every=self.save_every,
+            data=(self.objective, fingerprint(self.tokens)),
+            init="fresh",
+            z_loss=self.z_loss,
+        )
+        model = architectures.build(shape, self.seed, self.architecture)
+        train(run, model, stream, work, place.machine, label=self.label, progress=place.progress)
+        _finish(work, model, vocab, _trained(work) | {"parameters": shape.parameters})
+
+
+@dataclass(frozen=True)
+class Finetune(Stage):
+    """A pre-trained model, or fresh weights, on all tasks as one mixture; scored on each at every checkpoint.
+
+    The optimiser starts anew, as in the official code, which restores the weights alone.
+    """
+
+    start: Pretrain | None
+    vocabulary: Vocabulary
+    tasks: tuple[Chosen, ...]
+    mixing: Mixing
+    shape: Shape
+    architecture: str
+    steps: int
+    rows: int
+    source_length: int
+    target_length: int
+    optimizer: Adafactor | AdamW
+    schedule: Constant
+    dropout: float
+    z_loss: float
+    evaluate_every: int
+    evaluation_rows: int | None
+    seed: int
+    save_every: int = field(compare=False, metadata=UNSIGNED)
+    kind: ClassVar[str] = "finetune"
+
+    @property
+    def label(self) -> str:
+        return f"finetune {self.start.objective.label if self.start else 'no pre-training'}" + _seed(self.seed)
+
+    @property
+    def parents(self) -> tuple[Stage, ...]:
+        rows = tuple(dict.fromkeys(task.rows for task in self.tasks))
+        return (self.vocabulary, *rows, *((self.start,) if self.start else ()))
+
+    @property
+    def steps_of_training(self) -> int:
+        return self.steps
+
+    @property
+    def scoring(self) -> float:
+        """The part of `work` that is scoring. Answers are made token by token: a row scored costs about what a packed
+        row trained does."""
+        rows = self.steps // self.evaluate_every * len(self.tasks) * (self.evaluation_rows or 1000)
+        return rows * self.shape.flops(self.source_length, self.target_length) / _FLOPS_PER_S
+
+    @property
+    def work(self) -> float:
+        flops = self.steps * self.rows * self.shape.flops(self.source_length, self.target_length)
+        return _START_S + flops / _FLOPS_PER_S + self.scoring
+
+    def build(self, work: Path, place: Place) -> None:
+        from t5study import evaluate as room
+        from t5study.feed.mixing import Mixture
+        from t5study.feed.stream import Stream
+        from t5study.model import architectures, released
+        from t5study.train.loop import TrainRun, train
+
+        if _finished(work):
+            return
+        vocab = self.vocabulary.load(place.store)
+        tasks = [task.load(place.store) for task in self.tasks]
+        if self.start:
+            verify(place.folder(self.start))
+            model, shape = released.load_released(place.folder(self.start) / "model")
+        else:
+            shape = replace(self.shape, table_rows=vocab.ids.table_rows)
+            model = architectures.build(shape, self.seed, self.architecture)
+        sources = [room.task_source(task, vocab, self.seed, *self._lengths(task)) for task in tasks]
+        rates = self.mixing.rates([len(source) for source in sources])
+        stream = Stream(Mixture(sources, rates, self.seed), self.rows, self.source_length, self.target_length)
+        run = TrainRun(
+            shape=shape,
+            architecture=self.architecture,
+            steps=self.steps,
+            rows=self.rows,
+            source_length=self.source_length,
+            target_length=self.target_length,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            dropout=self.dropout,
+            seed=self.seed,
+            save_every=self.save_every,
+            data=(fingerprint(self.tasks), self.mixing, fingerprint(self.vocabulary)),
+            init=fingerprint(self.start) if self.start else "fresh",
+            z_loss=self.z_loss,
+            evaluate_every=self.evaluate_every,
+        )
+
+        def score(step: int, model: Any) -> dict[str, Any]:
+            summaries = {}
+            for k, task in enumerate(tasks):
+                place.progress.say(f"scoring {task.column}, {k + 1} of {len(tasks)}")
+                rows = task.evaluation_rows[: self.evaluation_rows]
+                source_length, target_length = self._lengths(task)
+                found = room.evaluate(
+                    model, vocab, task, rows, source_length=source_length, target_length=target_length
+                )
+                path = _predictions(work, step, k, task.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                room.save_predictions(found, path)
+                summaries[task.name] = found.summary()
+            return {"tasks": summaries}
+
+        train(
+            run,
+            model,
+            stream,
+            work,
+            place.machine,
+            label=self.label,
+            evaluate=score,
+            progress=place.progress,
+        )
+        scores, steps = _scores(work, [task.name for task in tasks])
+        _keep_predictions(work, steps | {self.steps})
+        _finish(work, model, vocab, _trained(work) | {"parameters": shape.parameters, "tasks": scores})
+
+    def _lengths(self, task: Task) -> tuple[int, int]:
+        """Tokens that a task's rows are trimmed to: the task's, but no more than a packed row holds."""
+        return min(task.input_length, self.source_length), min(task.target_length, self.target_length)
+
+
+def _seed(seed: int) -> str:
+    return f", seed {seed}" if seed else ""
+
+
+def _trained(work: Path) -> dict[str, Any]:
+    """What a run's journal comes to."""
+    with open(work / "journal.jsonl", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return {
+        "first_loss": rows[0]["loss"],
+        "last_loss": rows[-1]["loss"],
+        "tokens": sum(row["tokens"] for row in rows),
+        "target_tokens": sum(row["target_tokens"] for row in rows),
+    }
+
+
+def _finish(work: Path, model: Any, vocab: Vocab, result: dict[str, Any]) -> None:
+    """Weights and numbers stay; the checkpoints to resume from, optimiser and all, go."""
+    from t5study.model import released
+
+    shutil.rmtree(work / "model", ignore_errors=True)  # of a process that died after the last step
+    released.save_released(model, work / "model", vocab_path=vocab.path)
+    write_json(work / RESULT, result)
+    _finished(work)
+
+
+def _finished(work: Path) -> bool:
+    """Whether a run is done but for tidying up, which is then done: also after a kill in the midst of it."""
+    if done := (work / RESULT).is_file():
+        shutil.rmtree(work / "checkpoints", ignore_errors=True)
+    return done
+
+
+# --- from evaluations to scores -----------------------------------------------------------------------------------
+
+
+def _scores(work: Path, names: list[str]) -> tuple[dict[str, Any], set[int]]:
+    """Each task at its best checkpoint, by its metric and by its targets' likelihood apart; and the steps of these."""
+    from t5study.evaluate import best, best_likelihood
+
+    with open(work / "evaluations.jsonl", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    scores, steps = {}, set()
+    for name in names:
+        told = {row["step"]: row["tasks"][name] for row in rows}
+        found = {step: _recalled(summary) for step, summary in told.items()}
+        by_metric, by_nats = best(found), best_likelihood(found)
+        metric, nats = found[by_metric], found[by_nats]
+        scores[name] = {
+            "metric": _score(metric.value, by_metric, metric.intervals[metric.metric], told[by_metric]),
+            "nats": _score(nats.nats_per_token, by_nats, nats.intervals["nats"], told[by_nats]) | {"unreadable": 0},
+            "metrics": metric.metrics,
+        }
+        steps |= {by_metric, by_nats}
+    return scores, steps
+
+
+def _recalled(summary: dict[str, Any]) -> Evaluation:
+    """An evaluation from what a run wrote of it; its predictions lie in files."""
+    from t5study.evaluate import Evaluation
+
+    return Evaluation(
+        task=summary["task"],
+        metric=summary["metric"],
+        metrics=summary["metrics"],
+        nats_per_token=summary["nats_per_token"],
+        intervals={name: (low, high) for name, (low, high) in summary["intervals"].items()},
+        predictions=(),
+    )
+
+
+def _score(value: float, step: int, interval: tuple[float, float], summary: dict[str, Any]) -> dict[str, Any]:
+    low, high = interval
+    counts = {"n": summary["n"], "unreadable": summary["unreadable"]}
+    return {"value": value, "step": step, "low": low, "high": high, **counts}
+
+
+def _predictions(work: Path, step: int, k: int, name: str) -> Path:
+    clean = re.sub(r"[^\w.-]+", "-", name).strip(".")[:80]
+    return work / "predictions" / f"{step:07d}" / f"{k:02d}-{clean}.parquet"
+
+
+def _keep_predictions(work: Path, steps: set[int]) -> None:
+    for kept in (work / "predictions").iterdir():
+        if int(kept.name) not in steps:
+            shutil.rmtree(kept)
