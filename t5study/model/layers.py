@@ -42,9 +42,8 @@ class Pass:
     @staticmethod
     def of(shape: Shape, inputs: Inputs, weight: Tensor, dropout: Dropout | None = None) -> Pass:
         """weight: any of the model's, for its device and dtype."""
-        device = weight.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        loop = device == "cpu" and dtype == torch.float32 and torch.get_num_threads() == 1
+        dtype = compute_dtype(weight)
+        loop = weight.device.type == "cpu" and dtype == torch.float32 and torch.get_num_threads() == 1
         masks, scale = {}, 1.0
         if dropout is not None and dropout.rate > 0:
             widths = sites(shape, inputs.source.row_length, inputs.target.row_length)
@@ -58,6 +57,12 @@ class Pass:
         """The mask of attention's weights as a factor (N, H) of each key's value."""
         mask_BW = self.masks.get(site)
         return None if mask_BW is None else mask_BW.unflatten(1, (-1, heads))[tokens.row_N, tokens.position_N]
+
+
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """What matrix products run in: what autocast asks for on the weight's device, else the weight's own."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
 def _weight(*size: int) -> nn.Parameter:

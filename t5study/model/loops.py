@@ -302,62 +302,59 @@ def _softmax_backward(p_HGQK, dp_HGQK, ddiagonal_HC):
 
 
 def attend_one(
-    q_AI: Tensor, kv_N2I: Tensor, first_A: Tensor, length_A: Tensor, heads: int, bias_HC: Tensor | None
+    q_AI: Tensor, k_HREL: Tensor, v_HRLE: Tensor, row_A: Tensor, length_A: Tensor, bias_HL: Tensor | None
 ) -> Tensor:
-    """Attention of one query a row over `length` keys that lie from `first` on: a step of decoding. bias_HC: by
-    how far the key lies behind the last one."""
+    """Attention of one query each of some rows over their rows' first keys: a step of decoding.
+
+    k_HREL: keys, a place's numbers apart, so that a row's scores are sums of vectors. bias_HL: by how far a key lies
+    behind the last one.
+    """
     out_AI = torch.empty_like(q_AI)
-    bias = _NONE_FF if bias_HC is None else bias_HC
-    _attend_one(
-        q_AI.numpy(), kv_N2I.numpy(), first_A.numpy(), length_A.numpy(), heads, bias.numpy(), out_AI.numpy()
-    )  # fmt: skip
+    bias = _NONE_FF if bias_HL is None else bias_HL
+    arrays = [x.numpy() for x in (q_AI, k_HREL, v_HRLE, row_A, length_A, bias, out_AI)]
+    _attend_one(*arrays)
     return out_AI
 
 
 @_loop
-def _attend_one(q_AI, kv_N2I, first_A, length_A, heads, bias_HC, out_AI):
-    inner = q_AI.shape[1]
-    e = inner // heads
-    longest = 0
-    for a in range(len(length_A)):
-        longest = max(longest, length_A[a])
-    p_HK = np.empty((heads, longest), np.float32)
-    for a in range(len(length_A)):
-        first, keys = first_A[a], length_A[a]
-        for j in range(keys):
-            row = kv_N2I[first + j]
-            for h in range(heads):
-                score = _dot(q_AI[a, h * e : h * e + e], row[h * e : h * e + e])
-                p_HK[h, j] = score + bias_HC[h, keys - 1 - j] if bias_HC.shape[0] else score
+def _attend_one(q_AI, k_HREL, v_HRLE, row_A, length_A, bias_HL, out_AI):
+    heads, _, e, longest = k_HREL.shape
+    room = np.empty(longest, np.float32)
+    out_AI[:] = 0
+    for a in range(len(row_A)):
+        r, keys = row_A[a], length_A[a]
+        p = room[:keys]
         for h in range(heads):
-            p = p_HK[h, :keys]
-            top, total = p[0], _f(0)
             for j in range(keys):
-                top = max(top, p[j])
+                p[j] = bias_HL[h, keys - 1 - j] if bias_HL.shape[0] else _f(0)
+            for i in range(e):
+                _add_times(k_HREL[h, r, i, :keys], q_AI[a, h * e + i], p)
+            _normalise(p)
+            out = out_AI[a, h * e : h * e + e]
             for j in range(keys):
-                p[j] = np.exp(p[j] - top)
-                total += p[j]
-            for j in range(keys):
-                p[j] /= total
-        out_AI[a] = 0
-        for j in range(keys):
-            row = kv_N2I[first + j]
-            for h in range(heads):
-                _add_times(row[inner + h * e : inner + h * e + e], p_HK[h, j], out_AI[a, h * e : h * e + e])
-
-
-@_loop
-def _dot(a, b):
-    total = _f(0)
-    for j in range(len(a)):
-        total += a[j] * b[j]
-    return total
+                _add_times(v_HRLE[h, r, j], p[j], out)
 
 
 @_loop
 def _add_times(source, factor, target):
     for j in range(len(target)):
         target[j] += source[j] * factor
+
+
+@_loop
+def _normalise(p):
+    """Softmax of one row in place."""
+    most, check, total = _LEAST, _f(0), _f(0)
+    for j in range(len(p)):
+        check += p[j]
+        most = max(most, _ordered(_as_int(p[j])))
+    top = _as_float(_ordered(most))
+    for j in range(len(p)):
+        p[j] = _exp(p[j] - top)
+        total += p[j]
+    scale = _f(1) / (total + check * _f(0))
+    for j in range(len(p)):
+        p[j] *= scale
 
 
 # --- feed-forward ---------------------------------------------------------------------------------------------------
@@ -370,17 +367,25 @@ def relu_(h_NF: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> None:
 
 @_loop
 def _relu(h_NF, mask_BF, row_N):
-    f = h_NF.shape[1]
     for n in range(h_NF.shape[0]):
         if mask_BF.shape[0]:
-            mask = mask_BF[row_N[n]]
-            for i in range(f):
-                h = h_NF[n, i]
-                h_NF[n, i] = _f(0) if h <= 0 else h * mask[i]
+            _relu_row(h_NF[n], mask_BF[row_N[n]])
         else:
-            for i in range(f):
-                h = h_NF[n, i]
-                h_NF[n, i] = _f(0) if h <= 0 else h
+            _relu_all(h_NF[n])
+
+
+@_loop
+def _relu_row(h, mask):
+    for i in range(len(h)):
+        x = h[i] * mask[i]  # a mask is not negative, so it may come first
+        h[i] = _f(0) if x <= 0 else x
+
+
+@_loop
+def _relu_all(h):
+    for i in range(len(h)):
+        x = h[i]
+        h[i] = _f(0) if x <= 0 else x  # and not a maximum: a NaN stays one
 
 
 def relu_backward_(dh_NF: Tensor, h_NF: Tensor, scale: float) -> None:

@@ -118,20 +118,17 @@ def softmax_backward_(p_HGQK: Tensor, dp_HGQK: Tensor, ddiagonal_HC: Tensor | No
 
 
 def attend_one(
-    q_AI: Tensor, kv_N2I: Tensor, first_A: Tensor, length_A: Tensor, heads: int, bias_HC: Tensor | None
+    q_AI: Tensor, k_HREL: Tensor, v_HRLE: Tensor, row_A: Tensor, length_A: Tensor, bias_HL: Tensor | None
 ) -> Tensor:
-    longest = int(length_A.max())
-    along_K = torch.arange(longest, device=q_AI.device)
-    inside_AK = along_K < length_A[:, None]
-    kv = kv_N2I[(first_A[:, None] + along_K).clamp_(max=len(kv_N2I) - 1)].unflatten(-1, (2, heads, -1))
-    k_AKHE, v_AKHE = kv.masked_fill(~inside_AK[..., None, None, None], 0).unbind(2)
-    scores_AHK = torch.einsum("ahe,akhe->ahk", q_AI.unflatten(1, (heads, -1)), k_AKHE)
-    scores_AHK = scores_AHK.to(wide(scores_AHK.dtype))
-    if bias_HC is not None:
-        behind_AK = (length_A[:, None] - 1 - along_K).clamp_(min=0)
-        scores_AHK = scores_AHK + bias_HC[:, behind_AK].transpose(0, 1)
-    p_AHK = scores_AHK.masked_fill(~inside_AK[:, None], HIDDEN).softmax(-1).to(q_AI.dtype)
-    return torch.einsum("ahk,akhe->ahe", p_AHK, v_AKHE).flatten(1)
+    heads, longest = len(k_HREL), int(length_A.max())
+    q_HA1E = q_AI.unflatten(1, (heads, -1)).transpose(0, 1)[:, :, None]
+    scores_HAL = (q_HA1E @ k_HREL[:, row_A, :, :longest]).squeeze(2)
+    scores_HAL = scores_HAL.to(wide(scores_HAL.dtype))
+    behind_AL = length_A[:, None] - 1 - torch.arange(longest, device=q_AI.device)
+    if bias_HL is not None:
+        scores_HAL = scores_HAL + bias_HL[:, behind_AL.clamp(min=0)]
+    p_HAL = scores_HAL.masked_fill(behind_AL < 0, HIDDEN).softmax(-1).to(q_AI.dtype)
+    return (p_HAL[:, :, None] @ v_HRLE[:, row_A, :longest]).squeeze(2).transpose(0, 1).flatten(1)
 
 
 def relu_(h_NF: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> None:
