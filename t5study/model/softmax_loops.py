@@ -1,0 +1,289 @@
+"""The loops that take exponentials: attention's softmax, a step of decoding, cross-entropy. A part of loops.py.
+
+The exponential is a polynomial that the compiler runs eight lanes wide, and the maximum is one of integers, since one
+of floats would run in a single lane. What these share is in this file because numba's cache looks at the file of the
+outer function only: a change elsewhere would go unnoticed.
+
+    H  heads    E  d_kv    G  segments of a tile    Q  queries    K  keys    C  2 * longest - 1 distances
+    R  rows of a batch (decoding), of a chunk (loss)    A  open rows    L  places of a row    V  vocabulary
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+# Sums may be taken in any order, which is what lets them run in lanes; NaN and infinity keep their meaning.
+loop = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
+_inline = njit(cache=True, inline="always")
+_f = np.float32
+NO_MATRIX = torch.empty(0, 0)  # stands for None: an optional argument would be compiled once more for each case
+_NO_LENGTHS = torch.empty(0, dtype=torch.int64)
+
+
+# --- exponential and maximum ----------------------------------------------------------------------------------------
+
+
+def _float_of_bits(_context, _bits):
+    def generate(_context, builder, _signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+def _bits_of_float(_context, _number):
+    def generate(_context, builder, _signature, args):
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+_as_float: Any = intrinsic(_float_of_bits)
+_as_int: Any = intrinsic(_bits_of_float)
+
+
+@_inline
+def _exp(x):
+    """e^x for x <= 0 within 2e-7, below -87 as if it were -87 (1.6e-38): Cephes' polynomial on what whole
+    powers of two leave of x."""
+    x = max(x, _f(-87))
+    n = np.int32(x * _f(1.44269504) - _f(0.5))
+    f = x - _f(n) * _f(0.693147181)
+    p = ((((_f(1.9875691500e-4) * f + _f(1.3981999507e-3)) * f + _f(8.3334519073e-3)) * f
+          + _f(4.1665795894e-2)) * f + _f(1.6666665459e-1)) * f + _f(5.0000001201e-1)  # fmt: skip
+    return (p * f * f + f + _f(1)) * _as_float((n + np.int32(127)) << np.int32(23))
+
+
+@_inline
+def _ordered(bits):
+    """The bits of a float as an integer of the same order, and back: a maximum of integers runs in lanes."""
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+_LEAST = np.int32(-2147483647)
+
+
+# --- attention ------------------------------------------------------------------------------------------------------
+
+
+def softmax_(scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
+    """Scores become probabilities, in place; returns the logarithm of each row's normaliser (H, G, Q).
+
+    diagonal_HC: the position bias by distance, diagonal[h, key - query + longest - 1]. length_G: keys beyond it are
+    padding. causal: keys after the query are not seen.
+    """
+    lse_HGQ = torch.empty(scores_HGQK.shape[:3])
+    diagonal, length = _or_none(diagonal_HC, length_G)
+    _softmax(scores_HGQK.numpy(), diagonal, length, causal, lse_HGQ.numpy())
+    return lse_HGQ
+
+
+def _or_none(diagonal_HC: Tensor | None, length_G: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    diagonal = NO_MATRIX if diagonal_HC is None else diagonal_HC
+    return diagonal.numpy(), (_NO_LENGTHS if length_G is None else length_G).numpy()
+
+
+@_inline
+def _seen(length_G, g, i, keys, causal):
+    """How many keys query i of segment g sees."""
+    seen = length_G[g] if len(length_G) else keys
+    return min(seen, i + 1) if causal else seen
+
+
+@loop
+def _softmax(scores_HGQK, diagonal_HC, length_G, causal, lse_HGQ):
+    heads, segments, queries, keys = scores_HGQK.shape
+    biased = diagonal_HC.shape[0] > 0
+    middle = diagonal_HC.shape[1] // 2
+    for h in range(heads):
+        for g in range(segments):
+            for i in range(queries):
+                row = scores_HGQK[h, g, i]
+                seen = _seen(length_G, g, i, keys, causal)
+                most, check = _LEAST, _f(0)
+                if biased:
+                    bias = diagonal_HC[h, middle - i : middle - i + keys]
+                    for j in range(seen):
+                        x = row[j] + bias[j]
+                        row[j] = x
+                        check += x
+                        most = max(most, _ordered(_as_int(x)))
+                else:
+                    for j in range(seen):
+                        x = row[j]
+                        check += x
+                        most = max(most, _ordered(_as_int(x)))
+                top = _as_float(_ordered(most))
+                total = _f(0)
+                for j in range(seen):
+                    e = _exp(row[j] - top)
+                    row[j] = e
+                    total += e
+                total += check * _f(0)  # a NaN stays one
+                scale = _f(1) / total
+                for j in range(seen):
+                    row[j] *= scale
+                for j in range(seen, keys):
+                    row[j] = 0
+                lse_HGQ[h, g, i] = top + np.log(total)
+
+
+def softmax_again_(
+    scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool, lse_HGQ: Tensor
+) -> None:
+    """The same scores once more, the normalisers known."""
+    diagonal, length = _or_none(diagonal_HC, length_G)
+    _softmax_again(scores_HGQK.numpy(), diagonal, length, causal, lse_HGQ.numpy())
+
+
+@loop
+def _softmax_again(scores_HGQK, diagonal_HC, length_G, causal, lse_HGQ):
+    heads, segments, queries, keys = scores_HGQK.shape
+    biased = diagonal_HC.shape[0] > 0
+    middle = diagonal_HC.shape[1] // 2
+    for h in range(heads):
+        for g in range(segments):
+            for i in range(queries):
+                row = scores_HGQK[h, g, i]
+                seen = _seen(length_G, g, i, keys, causal)
+                lse = lse_HGQ[h, g, i]
+                if biased:
+                    bias = diagonal_HC[h, middle - i : middle - i + keys]
+                    for j in range(seen):
+                        row[j] = _exp(row[j] + bias[j] - lse)
+                else:
+                    for j in range(seen):
+                        row[j] = _exp(row[j] - lse)
+                for j in range(seen, keys):
+                    row[j] = 0
+
+
+def softmax_backward_(p_HGQK: Tensor, dp_HGQK: Tensor, ddiagonal_HC: Tensor | None) -> None:
+    """dp becomes the gradient of the scores, in place, and is added up along the diagonals into ddiagonal_HC."""
+    diagonal = NO_MATRIX if ddiagonal_HC is None else ddiagonal_HC
+    _softmax_backward(p_HGQK.numpy(), dp_HGQK.numpy(), diagonal.numpy())
+
+
+@loop
+def _softmax_backward(p_HGQK, dp_HGQK, ddiagonal_HC):
+    heads, segments, queries, keys = p_HGQK.shape
+    biased = ddiagonal_HC.shape[0] > 0
+    middle = ddiagonal_HC.shape[1] // 2
+    for h in range(heads):
+        for g in range(segments):
+            for i in range(queries):
+                p, dp = p_HGQK[h, g, i], dp_HGQK[h, g, i]
+                mean = _f(0)
+                for j in range(keys):
+                    mean += p[j] * dp[j]
+                if biased:
+                    along = ddiagonal_HC[h, middle - i : middle - i + keys]
+                    for j in range(keys):
+                        ds = p[j] * (dp[j] - mean)
+                        dp[j] = ds
+                        along[j] += ds
+                else:
+                    for j in range(keys):
+                        dp[j] = p[j] * (dp[j] - mean)
+
+
+def attend_one(
+    q_AI: Tensor, k_HREL: Tensor, v_HRLE: Tensor, row_A: Tensor, length_A: Tensor, bias_HL: Tensor | None
+) -> Tensor:
+    """Attention of one query each of some rows over their rows' first keys: a step of decoding.
+
+    k_HREL: keys, a place's numbers apart, so that a row's scores are sums of vectors. bias_HL: by how far a key lies
+    behind the last one.
+    """
+    out_AI = torch.empty_like(q_AI)
+    bias = NO_MATRIX if bias_HL is None else bias_HL
+    arrays = [x.numpy() for x in (q_AI, k_HREL, v_HRLE, row_A, length_A, bias, out_AI)]
+    _attend_one(*arrays)
+    return out_AI
+
+
+@loop
+def _attend_one(q_AI, k_HREL, v_HRLE, row_A, length_A, bias_HL, out_AI):
+    heads, _, e, longest = k_HREL.shape
+    room = np.empty(longest, np.float32)
+    out_AI[:] = 0
+    for a in range(len(row_A)):
+        r, keys = row_A[a], length_A[a]
+        p = room[:keys]
+        for h in range(heads):
+            for j in range(keys):
+                p[j] = bias_HL[h, keys - 1 - j] if bias_HL.shape[0] else _f(0)
+            for i in range(e):
+                _add_times(k_HREL[h, r, i, :keys], q_AI[a, h * e + i], p)
+            _normalise(p)
+            out = out_AI[a, h * e : h * e + e]
+            for j in range(keys):
+                _add_times(v_HRLE[h, r, j], p[j], out)
+
+
+@loop
+def _add_times(source, factor, target):
+    for j in range(len(target)):
+        target[j] += source[j] * factor
+
+
+@loop
+def _normalise(p):
+    """Softmax of one row in place."""
+    most, check, total = _LEAST, _f(0), _f(0)
+    for j in range(len(p)):
+        check += p[j]
+        most = max(most, _ordered(_as_int(p[j])))
+    top = _as_float(_ordered(most))
+    for j in range(len(p)):
+        p[j] = _exp(p[j] - top)
+        total += p[j]
+    scale = _f(1) / (total + check * _f(0))
+    for j in range(len(p)):
+        p[j] *= scale
+
+
+# --- loss -----------------------------------------------------------------------------------------------------------
+
+
+def cross_entropy_(logits_RV: Tensor, label_R: Tensor, z_loss: float, gradient: bool) -> tuple[Tensor, Tensor]:
+    """Nats of each label and the logarithm of each normaliser. With `gradient`, logits become the gradient of
+    nats + z_loss * normaliser^2."""
+    nats_R, lse_R = torch.empty(len(label_R)), torch.empty(len(label_R))
+    _cross_entropy(logits_RV.numpy(), label_R.numpy(), _f(z_loss), gradient, nats_R.numpy(), lse_R.numpy())
+    return nats_R, lse_R
+
+
+@loop
+def _cross_entropy(logits_RV, label_R, z_loss, gradient, nats_R, lse_R):
+    v = logits_RV.shape[1]
+    for n in range(len(label_R)):
+        row = logits_RV[n]
+        most, check = _LEAST, _f(0)
+        for j in range(v):
+            check += row[j]
+            most = max(most, _ordered(_as_int(row[j])))
+        top = _as_float(_ordered(most))
+        own = row[label_R[n]]
+        total = _f(0)
+        if gradient:
+            for j in range(v):
+                e = _exp(row[j] - top)
+                row[j] = e
+                total += e
+        else:
+            for j in range(v):
+                total += _exp(row[j] - top)
+        lse = top + np.log(total) + check * _f(0)
+        nats_R[n], lse_R[n] = lse - own, lse
+        if gradient:
+            scale = (_f(1) + _f(2) * z_loss * lse) / total
+            for j in range(v):
+                row[j] *= scale
+            row[label_R[n]] -= _f(1)
