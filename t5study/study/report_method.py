@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from t5study.study.report_input import Study
-from t5study.study.report_text import count, listed, plural
+from t5study.study.report_text import count, listed, plural, text_name
 
 
 def settings(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
@@ -36,7 +36,7 @@ def differences(study: Study) -> list[tuple[str, str, str, str]]:
     model = f"{count(max(sizes))} parameters" if sizes else "see the scale"
     read = f"{count(tokens)} tokens" if tokens else "see the scale"
     told = [
-        ("Text", "C4, 745 GB", f"{study.corpus.get('name')}, {count(study.corpus.get('tokens', 0))} tokens", _GIVEN),
+        ("Text", "C4, 745 GB", f"{text_name(study)}, {count(study.corpus.get('tokens', 0))} tokens", _GIVEN),
         ("Model", "220 million parameters", model, "compute"),
         ("Pre-training", "34.4 billion tokens", read, "compute"),
         ("Vocabulary", "32,000 pieces, four languages", f"{study.vocab.get('pieces', 0):,} pieces", "text and model"),

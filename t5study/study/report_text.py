@@ -111,7 +111,13 @@ def plural(n: int, word: str) -> str:
 
 
 def title(study: Study) -> str:
-    return f"What pre-training should hide: a T5 study on {study.corpus.get('name', 'own text')}"
+    return f"What pre-training should hide: a T5 study on {text_name(study)}"
+
+
+def text_name(study: Study) -> str:
+    """What was read: the patterns that were given, or the embedded corpus by what it is."""
+    name = str(study.corpus.get("name", "own text"))
+    return "Python's documentation" if name == "pydocs" else name
 
 
 def asked(study: Study) -> str:
@@ -123,7 +129,7 @@ def asked(study: Study) -> str:
     told = [
         f"Which way of hiding text makes the best pre-training? {plural(len(labels), 'objective')} were tried: each "
         f"time a model{f' of {count(max(sizes))} parameters' if sizes else ''} was pre-trained"
-        f"{f' on {count(tokens)} tokens' if tokens else ''} of {study.corpus.get('name', 'the text')}, then fine-tuned "
+        f"{f' on {count(tokens)} tokens' if tokens else ''} of {text_name(study)}, then fine-tuned "
         f"on {plural(len(study.tasks), 'task')} ({listed(str(task['column']) for task in study.tasks)})."
     ]
     if study.rounds:
@@ -238,8 +244,23 @@ def gain_sentence(study: Study) -> str:
     if found:
         column = study.column(study.verdict_column)
         needed = "no noise to judge by" if found.noise is None else f"noise: {figure(found.noise, column)}"
-        told = f"{signed(found.gain, column)} {column.unit} on {column.name} ({needed}). {told}"
-    return told
+        told = f"The baseline: {signed(found.gain, column)} {column.unit} on {column.name} ({needed}). {told}"
+    return f"{told} {chosen_gain(study)}".rstrip()
+
+
+def chosen_gain(study: Study) -> str:
+    """What the rounds' last choice brought over no pre-training; "" if it is the baseline or one has no number."""
+    column = study.column(study.verdict_column)
+    last = study.rounds[-1] if study.rounds else None
+    chosen = next((each for each in last.candidates if each.label == last.goes_on), None) if last else None
+    without = tuple(key for key, run in study.runs.items() if not run.pretrain)
+    if chosen is None or chosen.runs == baseline_runs(study):
+        return ""
+    ours, none = (line(study, "", runs).cells[column.name].value for runs in (chosen.runs, without))
+    if ours is None or none is None:
+        return ""
+    gain = ours - none if column.higher_is_better else none - ours
+    return f"What the rounds chose ({chosen.label}): {signed(gain, column)} {column.unit} over no pre-training."
 
 
 def rests_on(study: Study) -> str:

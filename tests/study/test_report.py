@@ -296,3 +296,17 @@ def test_it_says_what_the_verdicts_rest_on_and_what_pretraining_brought(made: tu
     assert f"{report_text.signed(gain[VERDICT]['gain']).split('.')[0]}." in page.words
     above = sum(told["above_noise"] for told in gain.values())
     assert f"above its noise on {above} of {len(gain)} columns" in page.words
+
+
+def test_what_the_rounds_chose_is_told_over_no_pre_training(made: tuple[Path, Scores]) -> None:
+    out, scores = made
+    study = read_study(out)
+    last = scores["rounds"][-1]
+    chosen = next(each for each in last["candidates"] if each["label"] == last["goes_on"])
+    without = [key for key, run in scores["runs"].items() if not run["pretrain"]]
+    ours, none = (
+        sum(values_of(scores, keys, VERDICT)) / len(values_of(scores, keys, VERDICT))
+        for keys in (chosen["runs"], without)
+    )
+    assert f"({last['goes_on']}): +{shown(none - ours, VERDICT)} nats" in report_text.gain_sentence(study)
+    assert none > ours
