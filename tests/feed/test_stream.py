@@ -276,9 +276,12 @@ def test_a_reader_killed_or_interrupted_goes_on_from_its_last_position(tmp_path:
     for signum in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
         before = ledger.read_bytes().count(b"\n") if ledger.exists() else 0
         process = reader(ledger)
-        until(ledger, before + chance.randint(3, 40), process)
-        process.send_signal(signum)
-        assert process.wait(timeout=60) != 0
+        try:
+            until(ledger, before + chance.randint(3, 40), process)
+            process.send_signal(signum)
+            assert process.wait(timeout=60) != 0
+        finally:
+            process.kill()  # a reader that took no notice would read for ever
         said = process.stderr.read().decode() if process.stderr else ""
         assert ("KeyboardInterrupt" in said) == (signum == signal.SIGINT), said
         whole = ledger.read_bytes()
