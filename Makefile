@@ -12,7 +12,6 @@ study: $(VENV)/installed
 	$(BIN)/t5study study rounds --scale laptop --out $(OUT)
 
 test: $(VENV)/installed-dev
-	PYTHONPATH=. $(BIN)/python tests/compile_loops.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/installed-dev

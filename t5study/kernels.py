@@ -86,7 +86,7 @@ def span_noise(noise_BL, length_B, key_B, rate, mean_span):
             noise_BL[b, i] = noise
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True)
 def _divide(cut, end, n, parts, state):
     """Divides n items into non-empty parts, every division equally likely, and writes where each part ends. Returns
     the state after. No branch depends on a draw, for a branch guessed wrong costs more than all else here."""
@@ -150,7 +150,7 @@ def hide(raw_BL, length_B, key_B, source_BS, source_length_B, target_BT, target_
 # with: the compiler turns what it knows to be a truth value back into a branch.
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True)
 def _one_a_run(token_L, gone_L, out, most, size):
     """One sentinel for each run of tokens that are gone. Returns how many ids were written."""
     s, sentinel, before = np.uint64(0), np.int32(size), np.int32(0)
@@ -164,7 +164,7 @@ def _one_a_run(token_L, gone_L, out, most, size):
     return np.int64(s)
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True)
 def _without(token_L, gone_L, out, most):
     """The tokens that are not gone."""
     s = np.uint64(0)
@@ -174,7 +174,7 @@ def _without(token_L, gone_L, out, most):
     return np.int64(s)
 
 
-@njit(cache=True, nogil=True)
+@njit(forceinline=True)
 def _one_a_token(token_L, gone_L, out, most, size, random, state):
     """The first sentinel for each hidden token; with `random`, any id from 3 up in one place of ten."""
     n = min(len(token_L), most)
@@ -190,7 +190,7 @@ def _one_a_token(token_L, gone_L, out, most, size, random, state):
     return n
 
 
-@njit(cache=True)
+@njit(forceinline=True)
 def _spare(gone_L, sentinels):
     """Takes back the hidden runs for which no sentinel is left: each needs one in the inputs, and the gap behind it
     one in the targets."""

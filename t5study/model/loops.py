@@ -21,6 +21,7 @@ from t5study.model.softmax_loops import (
     attend_one,
     cross_entropy_,
     loop,
+    part,
     softmax_,
     softmax_again_,
     softmax_backward_,
@@ -119,7 +120,7 @@ def _split(x_NW, first_G, length_G, factor_NH, block):
                 block[a, h, g, length_G[g] : width] = 0
 
 
-@loop
+@part
 def _times(source, factor, target):
     for j in range(len(target)):
         target[j] = source[j] * factor
@@ -161,14 +162,14 @@ def _relu(h_NF, mask_BF, row_N):
             _relu_all(h_NF[n])
 
 
-@loop
+@part
 def _relu_row(h, mask):
     for i in range(len(h)):
         x = h[i] * mask[i]  # a mask is not negative, so it may come first
         h[i] = _f(0) if x <= 0 else x
 
 
-@loop
+@part
 def _relu_all(h):
     for i in range(len(h)):
         x = h[i]

@@ -20,7 +20,12 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 # Sums may be taken in any order, which is what lets them run in lanes; NaN and infinity keep their meaning.
-loop = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
+_FAST = {"reassoc", "contract", "nsz", "arcp"}
+loop = njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+# A loop called by a loop is inlined into it. Called, it would be compiled twice, on its own and within its caller, with
+# sums in other orders; the process that compiles them would link the first and one that loads them from numba's cache
+# the second: runs would differ in a last digit.
+part = njit(forceinline=True, error_model="numpy", fastmath=_FAST)
 _inline = njit(cache=True, inline="always")
 _f = np.float32
 NO_MATRIX = torch.empty(0, 0)  # stands for None: an optional argument would be compiled once more for each case
@@ -227,13 +232,13 @@ def _attend_one(q_AI, k_HREL, v_HRLE, row_A, length_A, bias_HL, out_AI):
                 _add_times(v_HRLE[h, r, j], p[j], out)
 
 
-@loop
+@part
 def _add_times(source, factor, target):
     for j in range(len(target)):
         target[j] += source[j] * factor
 
 
-@loop
+@part
 def _normalise(p):
     """Softmax of one row in place."""
     most, check, total = _LEAST, _f(0), _f(0)

@@ -35,7 +35,12 @@ from torch import Tensor, nn
 
 # Sums may be taken in any order (that is what lets them run eight lanes wide), and division by zero is IEEE's, not an
 # exception; NaN and infinity keep their meaning.
-_loop = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+_FAST = {"reassoc", "contract", "nsz"}
+_loop = njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+# A loop called by a loop is inlined into it. Called, it would be compiled twice, on its own and within its caller, with
+# sums in other orders; the process that compiles them would link the first and one that loads them from numba's cache
+# the second: runs would differ in a last digit.
+_part = njit(forceinline=True, error_model="numpy", fastmath=_FAST)
 
 _BLOCK = 4096  # numbers summed in float32 before they join a float64 sum
 
@@ -189,7 +194,7 @@ def _whole(p, g, square, new, epsilon, rate, clip, smallest):
     _move(p, g, square, np.float32(_scale(n, updates, weights, rate, clip, smallest)))
 
 
-@_loop
+@_part
 def _squares(p, g, square, new, epsilon):
     """Brings v up to date; sums of the squared update before clipping, and of the squared weight."""
     u, w = np.float32(0), np.float32(0)
@@ -202,13 +207,13 @@ def _squares(p, g, square, new, epsilon):
     return u, w
 
 
-@_loop
+@_part
 def _move(p, g, square, scale):
     for i in range(len(p)):
         p[i] -= scale * g[i] / np.sqrt(square[i])
 
 
-@_loop
+@_part
 def _scale(n, updates, weights, rate, clip, smallest):
     return rate * max(math.sqrt(weights / n), smallest) / max(1.0, math.sqrt(updates / n) / clip)
 
@@ -243,7 +248,7 @@ def _factored(p_RC, g_RC, rows_R, columns_C, new, epsilon, rate, clip, smallest)
         _move_row(p_RC[i], g_RC[i], factor_C, scale * np.sqrt(mean / rows_R[i]))
 
 
-@_loop
+@_part
 def _row_squares(p_C, g_C, sum_C):
     row, w = np.float32(0), np.float32(0)
     for j in range(len(p_C)):
@@ -254,7 +259,7 @@ def _row_squares(p_C, g_C, sum_C):
     return row, w
 
 
-@_loop
+@_part
 def _row_update(g_C, factor_C):
     u = np.float32(0)
     for j in range(len(g_C)):
@@ -263,7 +268,7 @@ def _row_update(g_C, factor_C):
     return u
 
 
-@_loop
+@_part
 def _move_row(p_C, g_C, factor_C, scale):
     for j in range(len(p_C)):
         p_C[j] -= scale * (g_C[j] * factor_C[j])
