@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,13 @@ class Question:
         }
 
     def load_tasks(self, store: Store) -> list[Task]:
-        """The tasks, once their rows are in the store."""
-        return [task.load(store) for task in self.setting.tasks]
+        """The tasks, once their rows are in the store. Read and checked once a process: what is in a store stays."""
+        return list(_loaded(self.setting.tasks, store.root))
+
+
+@lru_cache(maxsize=4)
+def _loaded(tasks: tuple[Chosen, ...], root: Path) -> tuple[Task, ...]:
+    return tuple(task.load(Store(root)) for task in tasks)
 
 
 def ask(scale: str, text: Sequence[str] | None, tasks: Sequence[str] | None, metric: str | None) -> Question:
