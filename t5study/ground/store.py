@@ -41,8 +41,9 @@ def canonical(value: Any) -> Any:
     """A value as plain JSON, the same for equal values however they were typed in.
 
     Dataclass fields are coerced to their declared type first (3 and 3.0 must not train twice), and a field whose
-    metadata says `{"fingerprint": False}` is left out (a path, a display name). Machines and paths never enter:
-    a Path raises.
+    metadata says `{"fingerprint": False}` is left out (a path, a display name), one whose metadata says
+    `{"fingerprint": "if set"}` is left out at its default: values made before the field was thought of keep their
+    fingerprint. Machines and paths never enter: a Path raises.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Span:
@@ -63,7 +64,7 @@ def canonical(value: Any) -> Any:
         fields = {
             field.name: canonical(_coerced(getattr(value, field.name), hints[field.name]))
             for field in dataclasses.fields(value)
-            if field.metadata.get("fingerprint", True)
+            if _counts(field, getattr(value, field.name))
         }
         return {"type": type(value).__name__, "fields": fields}
     if isinstance(value, Mapping):
@@ -71,6 +72,11 @@ def canonical(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [canonical(item) for item in value]
     raise TypeError(f"a {type(value).__name__} cannot be part of a fingerprint: {value!r}")
+
+
+def _counts(field: dataclasses.Field[Any], value: Any) -> bool:
+    rule = field.metadata.get("fingerprint", True)
+    return value != field.default if rule == "if set" else rule
 
 
 def _coerced(value: Any, hint: Any) -> Any:

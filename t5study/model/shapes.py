@@ -6,7 +6,7 @@ Sources: the released gin configurations (SIZES), the paper's sections 3.1.1 (Ba
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from t5study.ground.errors import UserError
 
@@ -19,7 +19,8 @@ class Shape:
     """d_model: width of the residual stream. d_ff: of the feed-forward's hidden layer. d_kv: of one head.
     encoder_layers, decoder_layers: layers of each stack. table_rows: rows of the embedding table (`Ids.table_rows`).
     activation: "relu" (v1.0) or "gated_gelu" (v1.1). tied: whether softmax and embedding share one matrix (v1.0; the
-    decoder's output is then scaled by d_model^-0.5).
+    decoder's output is then scaled by d_model^-0.5). adapter: inner size of the adapter after each feed-forward of
+    both stacks, 0 for none (paper, section 3.5.1).
 
     >>> size("base", 32_128).parameters / 1e6
     222.903552
@@ -34,12 +35,13 @@ class Shape:
     table_rows: int
     activation: str = "relu"
     tied: bool = True
+    adapter: int = field(default=0, metadata={"fingerprint": "if set"})
 
     def __post_init__(self) -> None:
         for name in ("d_model", "d_ff", "d_kv", "heads", "table_rows"):
             if getattr(self, name) < 1:
                 raise UserError(f"shape: {name}: found {getattr(self, name)}; give at least 1")
-        for name in ("encoder_layers", "decoder_layers"):
+        for name in ("encoder_layers", "decoder_layers", "adapter"):
             if getattr(self, name) < 0:
                 raise UserError(f"shape: {name}: found {getattr(self, name)}; give at least 0")
         if self.activation not in ("relu", "gated_gelu"):
@@ -64,10 +66,15 @@ class Shape:
         return (3 if self.activation == "gated_gelu" else 2) * self.d_model * self.d_ff
 
     @property
+    def _adapter(self) -> int:
+        return 2 * self.d_model * self.adapter
+
+    @property
     def parameters(self) -> int:
         """Trained numbers, the embedding table counted once if it is tied."""
-        encoder = self.encoder_layers * (self._attention + self._feed + 2 * self.d_model)
-        decoder = self.decoder_layers * (2 * self._attention + self._feed + 3 * self.d_model)
+        feed = self._feed + self._adapter + (self.d_model if self.adapter else 0)
+        encoder = self.encoder_layers * (self._attention + feed + 2 * self.d_model)
+        decoder = self.decoder_layers * (2 * self._attention + feed + 3 * self.d_model)
         ends = 2 * (self.d_model + BUCKETS * self.heads)  # final norm and bias table of each stack
         return encoder + decoder + ends + (1 if self.tied else 2) * self.table_rows * self.d_model
 
@@ -79,9 +86,10 @@ class Shape:
         >>> round(128 * size("base", 32_128).flops(512, 114) / 1e12, 1)  # one step of the paper's baseline, in TFLOP
         54.5
         """
-        encoder = self.encoder_layers * (source * (self._attention + self._feed) + 2 * source**2 * self.inner)
+        feed = self._feed + self._adapter
+        encoder = self.encoder_layers * (source * (self._attention + feed) + 2 * source**2 * self.inner)
         decoder = self.decoder_layers * (
-            target * (self._attention + self._feed + self._attention // 2)  # cross-attention's q and out
+            target * (self._attention + feed + self._attention // 2)  # cross-attention's q and out
             + source * self._attention // 2  # its k and v
             + 2 * target * (target + source) * self.inner
         )

@@ -109,6 +109,13 @@ def test_where_text_and_tasks_lie_does_not_matter():
     assert stage_id(one.rows) == stage_id(other.rows)
 
 
+def test_a_field_that_was_added_later_keeps_old_fingerprints():
+    """At its default a shape's adapter is in no fingerprint, so what was made before there were any is found again."""
+    shape = SMOKE.shape
+    assert "adapter" not in canonical(shape)["fields"]
+    assert canonical(dataclasses.replace(shape, adapter=32))["fields"]["adapter"] == 32
+
+
 def test_a_stage_holds_those_before_it():
     """Other text, other everything."""
     here, there = (
