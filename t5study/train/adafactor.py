@@ -68,8 +68,10 @@ class Rule:
 
 
 class _Looped(NamedTuple):
-    """A weight that a loop updates: the address it had, and arrays on its own and its state's memory."""
+    """A weight that a loop updates: the updates that came before its first, the address it had, and arrays on its own
+    and its state's memory."""
 
+    done: int
     parameter: nn.Parameter
     address: int
     value: np.ndarray
@@ -81,12 +83,18 @@ class AdafactorOptimizer:
 
     def __init__(self, rule: Rule, weights: Mapping[str, nn.Parameter], native: bool | None = None):
         """native: False for torch operators throughout, to compare; by default loops where they can be used."""
-        self.rule, self.weights, self.count = rule, dict(weights), 0
+        self.rule, self.native, self.count = rule, native, 0
+        self.weights: dict[str, nn.Parameter] = {}
         self.state: dict[str, dict[str, Tensor]] = {}
         self._looped: list[_Looped] = []
-        self._others: list[str] = []
-        for name, p in self.weights.items():
-            sides = rule.sides(p.shape)
+        self._others: dict[int, list[str]] = {}  # by the updates that came before their first
+        self.admit(weights, 0)
+
+    def admit(self, weights: Mapping[str, nn.Parameter], done: int) -> None:
+        """Takes in more weights, after `done` updates of the others. For them t is 1 at the next."""
+        for name, p in weights.items():
+            self.weights[name] = p
+            sides = self.rule.sides(p.shape)
             if sides is None:
                 state = {"square": torch.zeros(p.shape, device=p.device)}
             else:
@@ -96,35 +104,39 @@ class AdafactorOptimizer:
                 }
             self.state[name] = state
             fits = p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous()
-            if native is not False and fits and (sides is None or p.ndim == 2):
+            if self.native is not False and fits and (sides is None or p.ndim == 2):
                 value = p.detach() if sides else p.detach().view(-1)
                 self._looped.append(
-                    _Looped(p, p.data_ptr(), value.numpy(), [s.view(-1).numpy() for s in state.values()])
+                    _Looped(done, p, p.data_ptr(), value.numpy(), [s.view(-1).numpy() for s in state.values()])
                 )
             else:
-                self._others.append(name)
+                self._others.setdefault(done, []).append(name)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """One update from the gradients that are there; a weight without one stays as it is, its state too."""
         self.count += 1
-        new = self.count**-self.rule.decay
-        settings = (new, self.rule.epsilon, rate, self.rule.clip, self.rule.smallest)
-        for parameter, address, value, state in self._looped:
+        settings = (self.rule.epsilon, rate, self.rule.clip, self.rule.smallest)
+        for done, parameter, address, value, state in self._looped:
             if parameter.grad is None:
                 continue
             if parameter.data_ptr() != address:
                 raise RuntimeError("a weight was given other memory after its optimiser was built")
-            grad = parameter.grad.contiguous().numpy()
+            grad, new = parameter.grad.contiguous().numpy(), self._new(done)
             if len(state) == 1:
-                _whole(value, grad.reshape(-1), state[0], *settings)
+                _whole(value, grad.reshape(-1), state[0], new, *settings)
             else:
-                _factored(value, grad, state[0], state[1], *settings)
-        self._step_by_torch(rate, new)
+                _factored(value, grad, state[0], state[1], new, *settings)
+        for done, names in self._others.items():
+            self._step_by_torch(names, rate, self._new(done))
 
-    def _step_by_torch(self, rate: float, new: float) -> None:
-        """The same for the weights that no loop takes."""
-        names = [name for name in self._others if self.weights[name].grad is not None]
+    def _new(self, done: int) -> float:
+        """What share of v this update's gradient makes, for weights whose first update `done` others came before."""
+        return (self.count - done) ** -self.rule.decay
+
+    def _step_by_torch(self, some: Iterable[str], rate: float, new: float) -> None:
+        """The same for weights that no loop takes."""
+        names = [name for name in some if self.weights[name].grad is not None]
         if not names:
             return
         values = [self.weights[name].detach() for name in names]

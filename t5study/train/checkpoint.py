@@ -21,7 +21,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,18 +196,19 @@ def steps(folder: Path) -> list[int]:
 
 
 def load_latest(
-    folder: Path, run: str, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]
+    folder: Path, run: str, weights: Mapping[str, Tensor], optimizer: Callable[[int], Mapping[str, Tensor]]
 ) -> Checkpoint | None:
     """The newest good checkpoint of a run, or None if there is none at all.
 
-    weights, optimizer: tensors of the names, shapes and types that are expected. A damaged checkpoint is told on
-    stderr and passed over. UserError if all are damaged, or one is another run's, too new, or may not be read.
+    weights, optimizer(step): tensors of the names, shapes and types that are expected (at a later step an optimiser may
+    have more of them). A damaged checkpoint is told on stderr and passed over.
+    UserError if all are damaged, or one is another run's, too new, or may not be read.
     """
     found = steps(folder)
     damage = ""
     for step in found:
         try:
-            checkpoint = _load(folder, step, weights, optimizer)
+            checkpoint = _load(folder, step, weights, optimizer(step))
         except Damaged as error:
             damage = str(error)
             print(f"t5study: warning: {damage}; passed over", file=sys.stderr)

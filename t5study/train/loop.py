@@ -12,7 +12,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +42,7 @@ from t5study.train.folder import EVALUATIONS, JOURNAL, SPEEDS, SUMMARY, alone, c
 from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot, Optimizer
 from t5study.train.step import gradients, refuse
 from t5study.train.stop import Stop
+from t5study.train.tuning import AllParameters, Movement, Tuning
 
 # About ln(V): logits of variance 1 add a half, 0.07 to 0.82 were seen over sizes and seeds, few targets scatter more.
 FIRST_LOSS_BAND = (-1.0, 2.0)
@@ -53,8 +54,8 @@ class TrainRun:
 
     rows, source_length, target_length: of the packed batch. data: what names the stream (objective and token digest,
     or tasks). init: "fresh", or the digest of the weights it starts from. z_loss: weight of (log Z)^2 a target token
-    (T5: 1e-4). evaluate_every: steps between evaluations, 0 for one at the end. save_every: steps between
-    checkpoints; it changes nothing but what an interruption costs, so it is no part of the fingerprint.
+    (T5: 1e-4). evaluate_every: steps between evaluations, 0 for one at the end. tuning: which weights move. save_every:
+    steps between checkpoints; it changes nothing but what an interruption costs, so it is no part of the fingerprint.
     """
 
     shape: Shape
@@ -72,6 +73,7 @@ class TrainRun:
     init: str
     z_loss: float = 1e-4
     evaluate_every: int = 0
+    tuning: Tuning = field(default=AllParameters(), metadata={"fingerprint": "if set"})
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -80,6 +82,8 @@ class TrainRun:
                 raise UserError(f"run: {name}: found {getattr(self, name)}; give at least {least}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"run: dropout: found {self.dropout}; give a number from 0 to below 1")
+        if self.tuning.shape(self.shape) != self.shape:
+            raise UserError(f"run: shape: found no adapters for {self.tuning.label}; give the shape that has them")
 
 
 def train(
@@ -106,16 +110,19 @@ def train(
     use(machine)
     folder = Path(folder)
     model.to(machine.device)
-    optimizer = run.optimizer.build(model)
-    site = _Site(run, model, optimizer, folder)
+    movement = Movement(run.tuning, model, run.steps)
+    site = _Site(run, model, movement, movement.optimizer(run.optimizer, 0), folder)
     with told_if_full(folder, site.size):
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder), Stop() as stop:
             claim(folder, run)
             step, position = site.resume()
-            if not (folder / SUMMARY).exists():
-                _go_on(site, stream, machine, step, position, label, evaluate, progress, stop)
-                write_json(folder / SUMMARY, _summary(run, read_journal(folder / JOURNAL)))
+            try:
+                if not (folder / SUMMARY).exists():
+                    _go_on(site, stream, machine, step, position, label, evaluate, progress, stop)
+                    write_json(folder / SUMMARY, _summary(run, model, read_journal(folder / JOURNAL)))
+            finally:
+                model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
             keep(folder, 1, up_to=run.steps)
             if stop.signum is not None:  # it came with nothing left to do here; whoever called has more
                 raise Stopped(stop.signum)
@@ -136,6 +143,8 @@ def _go_on(
     """From `step` steps done to the last one. Raises Stopped between two steps, after saving."""
     run, model, folder = site.run, site.model, site.folder
     clock, weights = _Clock(folder), list(model.parameters())
+    if progress is None and site.movement.trainable(step + 1) < sum(weight.numel() for weight in weights):
+        print(f"t5study: {site.told(step + 1)}", file=sys.stderr)
     with (
         closing(Journal(folder / JOURNAL)) as journal,
         closing(Journal(folder / EVALUATIONS)) as evaluations,
@@ -154,13 +163,15 @@ def _go_on(
             clock.start()
             batch, position = next(batches)
             step += 1
+            if site.movement.advance(step, site.optimizer) and progress is None:
+                print(f"t5study: {site.told(step)}", file=sys.stderr)
             taken = gradients(
                 model, weights, batch, step, seed=run.seed, dropout=run.dropout, z_loss=run.z_loss, machine=machine
             )
             refuse(model, taken, step)
             rate = run.schedule.rate(step - 1)
             site.optimizer.step(rate)
-            journal.append({"step": step, **asdict(taken), "rate": rate})
+            journal.append({"step": step, **asdict(taken), "rate": rate, "trainable": site.movement.trainable(step)})
             clock.stop(taken.tokens)
 
             shown.update(step, tokens=taken.tokens, loss=taken.loss)
@@ -175,12 +186,13 @@ def _go_on(
                 raise Stopped(stop.signum)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Site:
     """A run with what it moves and where it is kept."""
 
     run: TrainRun
     model: Any
+    movement: Movement
     optimizer: Optimizer
     folder: Path
 
@@ -190,7 +202,14 @@ class _Site:
 
     @property
     def size(self) -> int:
-        return size(self.weights, self.optimizer.state_tensors())
+        """About the bytes of the run's last checkpoint: the first has less state if weights begin to move later."""
+        state = size(self.optimizer.state_tensors())
+        return size(self.weights) + state * self.movement.trainable(self.run.steps) // self.movement.trainable(1)
+
+    def told(self, step: int) -> str:
+        """How much of the model moves, for people."""
+        parameters = sum(weight.numel() for weight in self.weights.values())
+        return f"{self.movement.trainable(step):,} of {parameters:,} parameters move from step {step:,} on"
 
     def checkpoint(self, step: int, position: int) -> Checkpoint:
         """The run as it is now. Its tensors are the live ones: to save before the next step."""
@@ -209,7 +228,7 @@ class _Site:
         Of a run that is done (it has a summary) only the weights and the optimiser's state are touched.
         """
         clean(self.folder)
-        found = load_latest(self.folder, fingerprint(self.run), self.weights, self.optimizer.state_tensors())
+        found = load_latest(self.folder, fingerprint(self.run), self.weights, self._state_at)
         if found:
             with torch.no_grad():
                 for name, weight in self.weights.items():
@@ -222,6 +241,12 @@ class _Site:
         for name in (JOURNAL, EVALUATIONS):
             truncate(self.folder / name, found.journals[name].bytes if found else 0)
         return (found.step, found.position) if found else (0, 0)
+
+    def _state_at(self, step: int) -> Mapping[str, torch.Tensor]:
+        """Gives the run the optimiser that it has at a step; returns its state, yet to be filled."""
+        if len(self.movement.groups) > 1:
+            self.optimizer = self.movement.optimizer(self.run.optimizer, step)
+        return self.optimizer.state_tensors()
 
 
 # --- what a run says of itself ------------------------------------------------------------------------------------
@@ -239,8 +264,9 @@ def first_loss_warning(run: TrainRun, loss: float) -> str | None:
     )
 
 
-def _summary(run: TrainRun, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A finished run in numbers that are the same whenever it is run. tokens: of source and target."""
+def _summary(run: TrainRun, model: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A finished run in numbers that are the same whenever it is run. tokens: of source and target. trainable: of its
+    parameters, those that moved in the last step."""
     last = rows[-max(1, len(rows) // 10) :]
     first = rows[0]["loss"]
     return {
@@ -251,6 +277,8 @@ def _summary(run: TrainRun, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "last_loss": sum(row["loss"] for row in last) / len(last),
         "tokens": sum(row["tokens"] for row in rows),
         "target_tokens": sum(row["target_tokens"] for row in rows),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "trainable": rows[-1]["trainable"],
     }
 
 

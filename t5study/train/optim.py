@@ -27,8 +27,14 @@ class Optimizer(Protocol):
         """Moves the weights by their gradients."""
         ...
 
+    def admit(self, weights: Mapping[str, nn.Parameter], done: int) -> None:
+        """Takes in more weights, after `done` updates of the others. Their state begins here: what an optimiser
+        counts, it counts for them from their own first update."""
+        ...
+
     def state_tensors(self) -> dict[str, Tensor]:
-        """All that the next step depends on beside weights, gradients and rate, by name."""
+        """All that the next step depends on beside weights, gradients and rate, by name, and beside when weights were
+        admitted, which whoever admits them knows."""
         ...
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -97,8 +103,16 @@ class AdamWOptimizer:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+        self._begin(self.weights)
+
+    def admit(self, weights: Mapping[str, nn.Parameter], done: int) -> None:
+        self.weights.update(weights)
+        self._adam.add_param_group({"params": list(weights.values())})
+        self._begin(weights)
+
+    def _begin(self, weights: Mapping[str, nn.Parameter]) -> None:
         # torch makes a weight's state at its first step; made here it has its names and shapes from the start.
-        for p in self.weights.values():
+        for p in weights.values():
             self._adam.state[p] = {
                 "step": torch.zeros((), device=p.device),
                 "exp_avg": torch.zeros_like(p, requires_grad=False),
@@ -106,7 +120,8 @@ class AdamWOptimizer:
             }
 
     def step(self, rate: float) -> None:
-        self._adam.param_groups[0]["lr"] = rate
+        for group in self._adam.param_groups:
+            group["lr"] = rate
         self._adam.step()
 
     def state_tensors(self) -> dict[str, Tensor]:

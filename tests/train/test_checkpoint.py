@@ -34,7 +34,7 @@ def made(folder: Path, step: int, scale: float = 1.0, run: str = "run") -> Check
 
 
 def latest(folder: Path, run: str = "run") -> Checkpoint | None:
-    return load_latest(folder, run, WEIGHTS, OPTIMIZER)
+    return load_latest(folder, run, WEIGHTS, lambda step: OPTIMIZER)
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_a_write_that_hits_a_limit_keeps_the_checkpoint_before(tmp_path: Path):
     assert len(lines) == 4
     assert all(str(tmp_path) in line and "could not be written to" in line for line in lines)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-000010"]
-    found = load_latest(tmp_path, "run", {"a": torch.zeros(200_000)}, {})
+    found = load_latest(tmp_path, "run", {"a": torch.zeros(200_000)}, lambda step: {})
     assert found is not None
     assert found.step == 10
 

@@ -61,7 +61,7 @@ def test_a_run_leaves_one_row_a_step_its_evaluations_and_one_checkpoint(tmp_path
     summary = run_with(watched, tmp_path)
     rows = read_journal(tmp_path / "journal.jsonl")
     assert [row["step"] for row in rows] == list(range(1, 13))
-    assert list(rows[0]) == ["step", "loss", "z", "tokens", "target_tokens", "grad_norm", "rate"]
+    assert list(rows[0]) == ["step", "loss", "z", "tokens", "target_tokens", "grad_norm", "rate", "trainable"]
     assert [row["rate"] for row in rows] == [0.02] * 12
     assert [row["step"] for row in read_journal(tmp_path / "evaluations.jsonl")] == [4, 8, 12]
     assert steps(tmp_path) == [12]
