@@ -25,7 +25,7 @@ from t5study.feed.sources import PairSource
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, Pair, pad_rows
 from t5study.tasks.task import Row, Task
-from t5study.vocab import Vocab
+from t5study.vocab import AnyVocab
 
 if TYPE_CHECKING:
     from t5study.model.architectures import EncoderDecoder
@@ -87,7 +87,7 @@ class Evaluation:
 
 def evaluate(
     model: EncoderDecoder,
-    vocab: Vocab,
+    vocab: AnyVocab,
     task: Task,
     rows: Sequence[Row] | None = None,
     *,
@@ -145,7 +145,7 @@ def _ratio_interval(nats_N: np.ndarray, tokens_N: np.ndarray, resamples: int = 5
 # --- rows -> pairs ----------------------------------------------------------------------------------------------
 
 
-def encoded(vocab: Vocab, rows: Sequence[Row], source_length: int, target_length: int) -> list[Pair]:
+def encoded(vocab: AnyVocab, rows: Sequence[Row], source_length: int, target_length: int) -> list[Pair]:
     """Rows as ids that end in EOS. What is too long is cut, EOS kept, as T5 does.
 
     Sentinels in a row's text stay text: a task cannot speak the vocabulary's private tokens by accident.
@@ -159,7 +159,7 @@ def encoded(vocab: Vocab, rows: Sequence[Row], source_length: int, target_length
     return [Pair(source, target) for source, target in zip(sources, targets, strict=True)]
 
 
-def task_source(task: Task, vocab: Vocab, seed: int, source_length: int, target_length: int) -> PairSource:
+def task_source(task: Task, vocab: AnyVocab, seed: int, source_length: int, target_length: int) -> PairSource:
     """A task's training rows as a source to fine-tune on."""
     pairs = encoded(vocab, task.rows("train"), source_length, target_length)
     return PairSource(pairs, seed, source_length, target_length)

@@ -4,7 +4,8 @@
 
 The `.model` file holds the pieces only. Sentinels are ids on top of it, as in the published vocabulary (32,000 pieces
 + 100), so no text can spell one by accident: `</s>`, `<pad>` and `<extra_id_0>` in a document are ordinary text.
-A vocabulary is trained by us (`train_vocab`: unigram, any size) or read from an existing file, T5's own for example.
+A vocabulary is trained by us (`train_vocab`: unigram, any size), read from an existing file (T5's own, for example),
+or it is the 256 bytes, as in ByT5, and needs neither.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, PAD, UNK, Ids
 
 SENTINELS = 100
+BYTES = "bytes"  # the name of the byte vocabulary where a file could stand
 _SENTINEL = re.compile(r"<extra_id_(0|[1-9]\d{0,5})>")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LARGEST_FILE = 1 << 28
@@ -68,17 +70,14 @@ class Vocab:
         _check(path, processor, pieces)
         return Vocab(path, xxhash.xxh3_128_hexdigest(content), Ids(len(pieces) + sentinels, sentinels), processor)
 
+    @property
+    def pieces(self) -> list[str]:
+        """Every piece of the file as SentencePiece spells it, ids.pieces of them."""
+        return [self._processor.IdToPiece(i) for i in range(self.ids.pieces)]
+
     def encode(self, text: str, sentinels: bool = False) -> np.ndarray:
         """Ids of a text, int32 (N,), without EOS. `<extra_id_k>` is text unless `sentinels` says it is a sentinel."""
-        if not sentinels:
-            return self.encode_batch([text])[0]
-        parts: list[np.ndarray] = []
-        at = 0
-        for match in _SENTINEL.finditer(text):
-            if (k := int(match[1])) < self.ids.sentinels:
-                parts += [self.encode(text[at : match.start()]), np.array([self.ids.sentinel(k)], np.int32)]
-                at = match.end()
-        return np.concatenate([*parts, self.encode(text[at:])])
+        return _with_sentinels(self, text) if sentinels else self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[np.ndarray]:
         """Ids of many texts, int32 (N,) each, without EOS. Sentinels in them stay text. `threads` changes only the
@@ -103,6 +102,74 @@ class Vocab:
                 parts += [self._processor.Decode(run), f"<extra_id_{self.ids.size - 1 - i}>"]
                 run = []
         return " ".join(part for part in [*parts, self._processor.Decode(run)] if part)
+
+
+@dataclass(frozen=True)
+class ByteVocab:
+    """UTF-8 bytes as ids, with the methods of `Vocab`: byte b is id b + 3, and the table has 384 rows as ByT5's has.
+
+    Sentinels are no ids of their own. ByT5 was trained with seqio's byte vocabulary, which has no extra ids, so its
+    objective's sentinels count down from the highest byte: <extra_id_0> is 258, byte 0xFF (ByT5's documentation in
+    transformers says the same). The eleven highest bytes, 0xF5 to 0xFF, occur in no UTF-8 text, so that many sentinels
+    can be told from text; ByT5 in its own pre-training (1,024 bytes, spans of 20) needs eight. An objective that needs
+    more goes on down into bytes that text has, as T5's goes on into ordinary pieces.
+
+    >>> ByteVocab().ids.sentinel(0), ByteVocab().ids.table_rows
+    (258, 384)
+    """
+
+    path: None = field(default=None, init=False)
+    digest: str = field(default=xxhash.xxh3_128_hexdigest(b"UTF-8 bytes, as ByT5"), init=False)
+    ids: Ids = field(default=Ids(size=259, sentinels=11), init=False)
+
+    def encode(self, text: str, sentinels: bool = False) -> np.ndarray:
+        """Ids of a text, int32 (N,), without EOS. `<extra_id_k>` is text unless `sentinels` says it is a sentinel.
+
+        >>> ByteVocab().encode("né <extra_id_0>", sentinels=True).tolist()
+        [113, 198, 172, 35, 258]
+        """
+        if sentinels:
+            return _with_sentinels(self, text)
+        whole = _SURROGATE.sub("\ufffd", text).encode()
+        return np.frombuffer(whole, np.uint8).astype(np.int32) + (UNK + 1)
+
+    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> list[np.ndarray]:
+        """Ids of many texts, int32 (N,) each, without EOS. Sentinels in them stay text."""
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Text of ids. Special ids and ids of the table's padded rows are dropped, as are bytes that make no UTF-8;
+        sentinels read `<extra_id_k>`."""
+        parts = bytearray()
+        for i in (int(i) for i in ids):
+            if i < 0:
+                raise ValueError(f"id {i} of a vocabulary")
+            if self.ids.pieces <= i < self.ids.size:
+                parts += f"<extra_id_{self.ids.size - 1 - i}>".encode()
+            elif UNK < i < self.ids.pieces:
+                parts.append(i - UNK - 1)
+        return parts.decode("utf-8", "ignore")
+
+
+AnyVocab = Vocab | ByteVocab
+
+
+def load_vocab(where: Path | str) -> AnyVocab:
+    """ "bytes", or a SentencePiece `.model`, or a folder with spiece.model in it. UserError where there is none."""
+    path = Path(where)
+    if str(path) == BYTES and not path.exists():
+        return ByteVocab()
+    return Vocab.load(path / "spiece.model" if path.is_dir() else path)
+
+
+def _with_sentinels(vocab: AnyVocab, text: str) -> np.ndarray:
+    parts: list[np.ndarray] = []
+    at = 0
+    for match in _SENTINEL.finditer(text):
+        if (k := int(match[1])) < vocab.ids.sentinels:
+            parts += [vocab.encode(text[at : match.start()]), np.array([vocab.ids.sentinel(k)], np.int32)]
+            at = match.end()
+    return np.concatenate([*parts, vocab.encode(text[at:])])
 
 
 def _read(path: Path) -> bytes:

@@ -133,7 +133,7 @@ def build_parser() -> Parser:
         "--corpus my-corpus --vocab my.model --out my-tokens",
     )
     tokens.add_argument("--corpus", type=folder, required=True, help="folder that `corpus build` wrote")
-    tokens.add_argument("--vocab", type=folder, required=True, help="SentencePiece .model")
+    tokens.add_argument("--vocab", type=folder, required=True, help="SentencePiece .model, or: bytes")
     tokens.add_argument("--max-tokens", type=Whole(1, 2**50), help="stop after this many tokens")
     tokens.add_argument("--out", type=folder, required=True, help="folder to write; must not exist")
     inspect = _leaf(
@@ -163,7 +163,7 @@ def build_parser() -> Parser:
         "Sizes and special ids of a vocabulary; the ids of a text if you give one.",
         "my.model 'Thank you <extra_id_0> me to your party'",
     )
-    look.add_argument("vocab", type=folder, help="SentencePiece .model")
+    look.add_argument("vocab", type=folder, help="SentencePiece .model, or: bytes")
     look.add_argument("text", nargs="?", help="a text to encode and to decode again")
 
     train = _group(commands, "train", "pre-train or fine-tune one model")
@@ -236,7 +236,7 @@ def build_parser() -> Parser:
     )
     show.add_argument("objective", nargs="?", help="a name, with or without settings; without one, lists them")
     show.add_argument("--text", help="your own sentence or text")
-    show.add_argument("--vocab", type=folder, help="a .model; without it words are the tokens")
+    show.add_argument("--vocab", type=folder, help="a .model, or: bytes; without it words are the tokens")
     show.add_argument("--seed", type=Whole(0, 2**62), default=8, help="another seed hides other tokens")
     show.add_argument("--rows", type=Whole(1, 100), default=3, help="examples to show")
 
@@ -332,7 +332,7 @@ def _checkpoint(parser: Parser) -> None:
 
 
 def _vocab(parser: Parser) -> None:
-    parser.add_argument("--vocab", type=folder, help="a .model, if the model's folder has no spiece.model")
+    parser.add_argument("--vocab", type=folder, help="a .model (or: bytes), if the model's folder has none")
 
 
 def _training(parser: Parser, *, steps: int, rate: str) -> None:

@@ -13,7 +13,7 @@ from t5study.ground.errors import UserError
 
 if TYPE_CHECKING:
     from t5study.ground.pairs import Ids
-    from t5study.vocab import Vocab
+    from t5study.vocab import AnyVocab
 
 SENTENCE = (  # the paper's, in its Table 3, and another one, so that there is more than one span to hide
     "Thank you for inviting me to your party last week . The music was good , the cake was better , and on the way "
@@ -45,9 +45,9 @@ def corpus_build(args: argparse.Namespace) -> None:
 def corpus_tokens(args: argparse.Namespace) -> None:
     from t5study.corpus.build import read_documents
     from t5study.corpus.tokens import TokenStore, write_tokens
-    from t5study.vocab import Vocab
+    from t5study.vocab import load_vocab
 
-    vocab = Vocab.load(args.vocab)
+    vocab = load_vocab(args.vocab)
     write_tokens(read_documents(args.corpus), vocab, args.out, max_tokens=args.max_tokens)
     store = TokenStore.open(args.out)
     print(f"{args.out}: documents {len(store):,}, tokens {store.n_tokens:,} ({store.tokens.dtype})")
@@ -89,19 +89,19 @@ def vocab_train(args: argparse.Namespace) -> None:
 
 
 def vocab_inspect(args: argparse.Namespace) -> None:
-    from t5study.vocab import Vocab
+    from t5study.vocab import load_vocab
 
-    vocab = Vocab.load(args.vocab)
+    vocab = load_vocab(args.vocab)
     print(_sizes(vocab))
     if args.text is not None:
         ids = [int(i) for i in vocab.encode(args.text, sentinels=True)]
         print(f"ids: {ids}\ntext: {vocab.decode(ids)}")
 
 
-def _sizes(vocab: Vocab) -> str:
-    ids = vocab.ids
+def _sizes(vocab: AnyVocab) -> str:
+    ids, where = vocab.ids, vocab.path or "bytes"
     return (
-        f"{vocab.path}: {ids.pieces:,} pieces + {ids.sentinels} sentinels = {ids.size:,} ids, table {ids.table_rows:,} "
+        f"{where}: {ids.pieces:,} pieces + {ids.sentinels} sentinels = {ids.size:,} ids, table {ids.table_rows:,} "
         f"rows; pad 0, eos 1, unk 2, <extra_id_0> {ids.sentinel(0)}"
     )
 
@@ -144,9 +144,9 @@ Spelling = tuple["Ids", np.ndarray, Callable[[np.ndarray], str]]  # a text's ids
 
 
 def _pieces(path: Path, text: str) -> Spelling:
-    from t5study.vocab import Vocab
+    from t5study.vocab import load_vocab
 
-    vocab = Vocab.load(path)
+    vocab = load_vocab(path)
     return vocab.ids, vocab.encode(text), lambda row_N: f"{vocab.decode(row_N)} </s>".lstrip()
 
 

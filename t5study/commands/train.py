@@ -142,7 +142,7 @@ def _train(
     machine: Machine,
     build: Callable[[], Any],
     stream: Stream,
-    vocab_path: Path,
+    vocab_path: Path | None,
     *,
     label: str,
     evaluate: Callable[[int, Any], dict[str, Any]] | None = None,

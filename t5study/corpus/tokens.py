@@ -19,7 +19,7 @@ import numpy as np
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import read_json, read_manifest, verify, whole_folder, write_json, write_manifest
-from t5study.vocab import Vocab
+from t5study.vocab import AnyVocab
 
 FORMAT = 1
 _BATCH_CHARACTERS = 1 << 20
@@ -31,7 +31,7 @@ _FILES = ("tokens.npy", "offsets.npy", "tokens.json")
 
 
 def write_tokens(
-    documents: Iterable[str], vocab: Vocab, out: Path, max_tokens: int | None = None, threads: int = 1
+    documents: Iterable[str], vocab: AnyVocab, out: Path, max_tokens: int | None = None, threads: int = 1
 ) -> dict[str, Any]:
     """Writes a token folder, whole or not at all; returns its counts. See `write_tokens_into`."""
     with whole_folder(Path(out)) as work:
@@ -41,7 +41,7 @@ def write_tokens(
 
 
 def write_tokens_into(
-    documents: Iterable[str], vocab: Vocab, work: Path, max_tokens: int | None = None, threads: int = 1
+    documents: Iterable[str], vocab: AnyVocab, work: Path, max_tokens: int | None = None, threads: int = 1
 ) -> dict[str, Any]:
     """Fills a folder with tokens.npy, offsets.npy and tokens.json, for a builder that writes the manifest itself.
 
@@ -73,7 +73,7 @@ def write_tokens_into(
     return counts
 
 
-def _encoded(documents: Iterable[str], vocab: Vocab, threads: int) -> Iterator[np.ndarray]:
+def _encoded(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iterator[np.ndarray]:
     """Ids of each document, int32. Encoded about a megabyte at a time, so that threads have something to share."""
     batch: list[str] = []
     characters = 0
