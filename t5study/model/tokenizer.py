@@ -17,7 +17,8 @@ import sentencepiece
 
 from t5study.ground.pairs import UNK
 from t5study.ground.store import write_json
-from t5study.vocab import Vocab
+from t5study.model.config import BYTE_TOKENIZER
+from t5study.vocab import AnyVocab, ByteVocab, Vocab
 
 USER_DEFINED, BYTE = 4, 6  # SentencePiece.type
 # Numbers of fields in SentencePiece's messages, and what T5's own file (and every file we train) has in them.
@@ -27,14 +28,18 @@ CHARSMAP = 2  # NormalizerSpec: precompiled_charsmap, and below: add_dummy_prefi
 DUMMY_PREFIX, REMOVES_SPACES, ESCAPES_SPACES = (3, 1), (4, 1), (5, 1)
 
 
-def write_tokenizer(folder: Path, vocab: Vocab) -> None:
-    """Writes tokenizer_config.json and tokenizer.json, by which transformers gives the ids that `vocab` gives.
+def write_tokenizer(folder: Path, vocab: AnyVocab) -> None:
+    """Writes tokenizer_config.json and tokenizer.json, by which transformers gives the ids that `vocab` gives. For the
+    bytes the first is enough: transformers has a tokenizer of code alone for them.
 
     One difference stays: transformers reads `</s>`, `<pad>` and `<unk>` in a text as the special tokens; we read text.
     A `.model` of another kind than T5's (BPE, another treatment of white space) gets no tokenizer.json rather than one
     that is not exact; transformers then converts it itself.
     """
     tokens = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    if isinstance(vocab, ByteVocab):
+        write_json(folder / "tokenizer_config.json", {"tokenizer_class": BYTE_TOKENIZER, **tokens})
+        return
     sentinels = [f"<extra_id_{k}>" for k in range(vocab.ids.sentinels)]
     config = {
         "tokenizer_class": "T5Tokenizer",

@@ -21,6 +21,7 @@ from t5study.ground.store import MANIFEST, digest_file, read_json
 
 FORMAT = 1  # of a folder that we wrote
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+ADAPTERS, LANGUAGE_MODEL = "adapters.safetensors", "language_model.safetensors"
 _LARGEST_JSON = 64 << 20
 
 
@@ -42,7 +43,7 @@ def listed_files(folder: Path) -> dict[str, Any]:
         not isinstance(entry, dict) or not {"bytes", "xxh3"} <= set(entry) for entry in files.values()
     ):
         raise UserError(f"{path}: field files: found no sizes and digests; write or download the folder again")
-    if WEIGHTS not in files and INDEX not in files:  # the manifest of something else around the model
+    if not {WEIGHTS, INDEX, LANGUAGE_MODEL} & set(files):  # the manifest of something else around the model
         return {}
     return files
 
@@ -106,31 +107,37 @@ class Stored:
 def open_weights(folder: Path, listed: Mapping[str, Any], stack: ExitStack) -> dict[str, Stored]:
     """Every tensor of the folder by its published name, not yet read."""
     if (folder / WEIGHTS).exists() or (folder / WEIGHTS).is_symlink():
-        names, places = [WEIGHTS], None
-    elif (folder / INDEX).exists():
-        names, places = _shards(folder, listed)
-    else:
+        return open_file(folder, WEIGHTS, listed, stack)
+    if not (folder / INDEX).exists():
         raise _no_weights(folder)
+    names, places = _shards(folder, listed)
     found: dict[str, Stored] = {}
     for name in names:
-        path = inside(folder, name, listed)
-        before = path.stat()
-        try:
-            file = stack.enter_context(safe_open(path, framework="pt"))
-            tensors = {key: Stored(file, path, key) for key in file.keys()}  # noqa: SIM118 - not a dict
-        except (SafetensorError, UnicodeDecodeError) as error:
-            told = " ".join(str(error).split())[:120]
-            raise UserError(f"{path}: found no whole safetensors file ({told}); write or download it again") from None
-        stack.callback(_unchanged, path, before)
-        for key, tensor in tensors.items():
+        for key, tensor in open_file(folder, name, listed, stack).items():
             if key in found:
-                raise UserError(f"{path}: {key}: found in {found[key].path.name} too; download the folder again")
+                raise UserError(
+                    f"{folder / name}: {key}: found in {found[key].path.name} too; download the folder again"
+                )
             found[key] = tensor
-    if places is not None:
-        for key, place in places.items():
-            if key not in found or found[key].path.name != place:
-                raise UserError(f"{folder / INDEX}: {key}: not found in {place}; download the folder again")
+    for key, place in places.items():
+        if key not in found or found[key].path.name != place:
+            raise UserError(f"{folder / INDEX}: {key}: not found in {place}; download the folder again")
     return found
+
+
+def open_file(folder: Path, name: str, listed: Mapping[str, Any], stack: ExitStack) -> dict[str, Stored]:
+    """Every tensor of one safetensors file of the folder by its name there, not yet read. UserError, when the stack is
+    left, if the file has changed in the meantime."""
+    path = inside(folder, name, listed)
+    before = path.stat()
+    try:
+        file = stack.enter_context(safe_open(path, framework="pt"))
+        tensors = {key: Stored(file, path, key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, UnicodeDecodeError) as error:
+        told = " ".join(str(error).split())[:120]
+        raise UserError(f"{path}: found no whole safetensors file ({told}); write or download it again") from None
+    stack.callback(_unchanged, path, before)
+    return tensors
 
 
 def _unchanged(path: Path, before: os.stat_result) -> None:
