@@ -6,13 +6,39 @@ import numpy as np
 import torch
 
 from t5study.ground.pairs import EOS, Batch
-from t5study.model.architectures import EncoderDecoder, build
-from t5study.model.shapes import Shape
+from t5study.model.architectures import EncoderDecoder, Model, build
+from t5study.model.shapes import ARCHITECTURES, Shape, shape_of
 
 SHAPES = {
     "v1.0": Shape(64, 160, 16, 4, 2, 3, 384),
     "v1.1": Shape(64, 96, 24, 3, 2, 2, 384, "gated_gelu", tied=False),
 }
+
+# Every architecture with either activation, tied and not; half of them with adapters, so that each activation and each
+# kind of table has some.
+FAMILY = {
+    f"{architecture} {activation} {'tied' if tied else 'untied'}": (
+        architecture,
+        shape_of(architecture, Shape(64, 96, 16, 3, 2, 2, 384, activation, tied, 24 * (tied == gated))),
+    )
+    for architecture in ARCHITECTURES
+    for gated, activation in enumerate(("relu", "gated_gelu"))
+    for tied in (True, False)
+}
+
+
+def of_family(name: str, seed: int) -> Model:
+    """Gains that are not 1 and adapters that are not 0: a model that has been trained for a while."""
+    architecture, shape = FAMILY[name]
+    model = build(shape, seed, architecture)
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("norm"):
+                weight += torch.linspace(-0.3, 0.5, len(weight))
+            if name.endswith("adapter.wo"):
+                weight += torch.randn(weight.shape, generator=random) * 0.2
+    return model
 
 
 def talkative(shape: Shape, seed: int) -> EncoderDecoder:

@@ -101,7 +101,7 @@ def attend(
             ]
         q_HGQE, k_HGKE, v_HGKE = _parts(blocks)
         p_HGQK = _scores(q_HGQE, k_HGKE, room)
-        lse_HGQ = ops.softmax_(p_HGQK, diagonal_HC, tile.keys.length_G if tile.padded else None, causal)
+        lse_HGQ = ops.softmax_(p_HGQK, diagonal_HC, _length(tile), causal, tile.prefix_G)
         ops.join(_bmm(p_HGQK, v_HGKE)[None], out_NI, tile.queries, None)
         kept += (*blocks, p_HGQK if keep else lse_HGQ)
     return out_NI, kept
@@ -129,7 +129,7 @@ def attend_backward(
         q_HGQE, k_HGKE, v_HGKE = _parts(blocks)
         if not keep:
             lse_HGQ, p_HGQK = p_HGQK, _scores(q_HGQE, k_HGKE, room)
-            ops.softmax_again_(p_HGQK, diagonal_HC, tile.keys.length_G if tile.padded else None, causal, lse_HGQ)
+            ops.softmax_again_(p_HGQK, diagonal_HC, _length(tile), causal, lse_HGQ, tile.prefix_G)
         dout_HGQE = ops.split(dout_NI, 1, heads, tile.queries, None)[0]
         dblocks = [torch.empty_like(block) for block in blocks]
         dq_HGQE, dk_HGKE, dv_HGKE = _parts(dblocks)
@@ -142,6 +142,10 @@ def attend_backward(
         if dother_MW is not None:
             ops.join(dblocks[1], dother_MW, tile.keys, factor_NH)
     return ddiagonal_HC
+
+
+def _length(tile: Tile) -> Tensor | None:
+    return tile.keys.length_G if tile.padded else None
 
 
 def _parts(blocks: Sequence[Tensor]) -> list[Tensor]:

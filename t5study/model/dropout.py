@@ -85,20 +85,29 @@ def _fill(mask_BW, key_B, name_S, width_S, threshold, scale):
                     w += 1
 
 
-def sites(shape: Shape, source: int, target: int) -> dict[str, int]:
-    """Where mesh drops, and how wide: after each embedding, on attention's weights, on the feed-forward's hidden layer,
-    on what a sub-layer adds, and after each stack's final norm. source, target: positions in a row."""
+def sites(shape: Shape, source: int, target: int, architecture: str = "encoder_decoder") -> dict[str, int]:
+    """Where mesh drops, and how wide: after each embedding, on attention's weights, on the feed-forward's and the
+    adapter's hidden layer, on what a sub-layer adds, and after each stack's final norm. source, target: positions in a
+    row, of a language model's joined sequence in `target`.
+
+    Two stacks of the same weights have masks of their own, as mesh draws them anew wherever a layer is called.
+    """
+    alone = architecture in ("language_model", "prefix_lm")
+    stacks = [] if alone else [("encoder", shape.encoder_layers, source)]
     found = {}
-    for stack, layers, own in (("encoder", shape.encoder_layers, source), ("decoder", shape.decoder_layers, target)):
+    for stack, layers, own in (*stacks, ("decoder", shape.decoder_layers, target)):
         found[f"{stack}.embedding"] = shape.d_model
         for i in range(layers):
             name = f"{stack}.layers.{i}"
             found[f"{name}.attention.weights"] = own * shape.heads
             found[f"{name}.attention"] = shape.d_model
-            if stack == "decoder":
+            if stack == "decoder" and not alone:
                 found[f"{name}.cross.weights"] = source * shape.heads
                 found[f"{name}.cross"] = shape.d_model
             found[f"{name}.feed.hidden"] = shape.d_ff
             found[f"{name}.feed"] = shape.d_model
+            if shape.adapter:
+                found[f"{name}.adapter.hidden"] = shape.adapter
+                found[f"{name}.adapter"] = shape.d_model
         found[f"{stack}.norm"] = shape.d_model
     return found

@@ -26,6 +26,8 @@ def first_value(name: str, size: tuple[int, ...], shape: Shape, seed: int) -> np
 
     The deviation of q takes the place of the 1 / sqrt(d_kv) that T5's attention does without.
     """
+    if name.endswith("adapter.wo"):  # a model that is given adapters is still the function it was
+        return np.zeros(size, np.float32)
     random = seeds.stream(seed, "initial", name)
     match name.rsplit(".", 1)[-1]:
         case "norm":

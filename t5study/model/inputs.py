@@ -5,7 +5,11 @@ padding. Attention never leaves a segment, so it needs no masks over rows either
 into tiles; inside a tile the only padding is that of its shorter segments. A batch of full rows of one segment each,
 as pre-training has it, gives tiles without padding that are views of the token list.
 
-    B  rows    S  source positions    T  target positions    N  source tokens    M  target tokens    G  segments
+A language model reads one sequence a segment, its source and then its target (`arrange_joined`): the same lists and
+tiles, with the target's side taking both.
+
+    B  rows    S  source positions    T  target positions    N  source tokens    M  tokens with a label    G  segments
+    P  tokens of the joined sequences
 """
 
 from __future__ import annotations
@@ -36,11 +40,13 @@ class Span:
 
 @dataclass(frozen=True)
 class Tile:
-    """Queries of some segments and the keys that they see. padded: whether some keys of the block are padding."""
+    """Queries of some segments and the keys that they see. padded: whether some keys of the block are padding.
+    prefix_G: in causal attention, keys from the segment's first on that every query sees, if any."""
 
     queries: Span
     keys: Span
     padded: bool
+    prefix_G: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -59,41 +65,116 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What some places of the decoder should say. place_M: which of its tokens, None for all in order; id_M: the
+    labels; row_M: their rows."""
+
+    place_M: Tensor | None
+    id_M: Tensor
+    row_M: Tensor
+
+    def __len__(self) -> int:
+        return len(self.id_M)
+
+
+@dataclass(frozen=True)
 class Inputs:
-    """What the model takes. target.id_N: decoder inputs, that is targets shifted right by one, each segment starting
-    with 0. label_M: the targets. every_key: whether each source token is seen by some target."""
+    """What the model takes. source: the source tokens (a language model reads them in `target`). target: what the
+    decoder reads, that is its labels shifted right by one, each segment starting with 0. learned: labels that the
+    training loss is over. answers: those of the targets alone, which `nats` scores. every_key: whether each source
+    token is seen by some target."""
 
     rows: int
     source: Tokens
     target: Tokens
-    label_M: Tensor
+    learned: Labels
+    answers: Labels
     encoder: tuple[Tile, ...]
     decoder: tuple[Tile, ...]
     cross: tuple[Tile, ...]
     every_key: bool
 
+    @property
+    def label_M(self) -> Tensor:
+        """The labels that the training loss is over."""
+        return self.learned.id_M
+
+    @property
+    def target_row_M(self) -> Tensor:
+        """The row of each target token, in the order of `nats`."""
+        return self.answers.row_M
+
 
 def arrange(batch: Batch, device: str | torch.device = "cpu") -> Inputs:
-    """A batch as the model takes it, on a device. ValueError if a target segment has no source in its row."""
-    source = _segments(batch.source_segment_BS)
-    target = _segments(batch.target_segment_BT)
+    """A batch as an encoder-decoder takes it, on a device. ValueError if a target segment has no source in its row."""
+    source, target, pair_S = _paired(batch)
     ids_N = batch.source_BS[source.row_N, source.position_N]
     label_M = batch.target_BT[target.row_N, target.position_N]
     shifted_M = np.roll(label_M, 1)
     shifted_M[target.first_S] = 0
-    pair_S = np.searchsorted(source.name_S, target.name_S)
-    if len(target.name_S) and (pair_S.max() >= len(source.name_S) or (source.name_S[pair_S] != target.name_S).any()):
-        raise ValueError("a target segment without a source segment of its number in its row")
     keys = source.some(pair_S)
+    read = target.tokens(shifted_M, device)
+    labels = Labels(None, _tensor(label_M, device), read.row_N)
     return Inputs(
         rows=len(batch),
         source=source.tokens(ids_N, device),
-        target=target.tokens(shifted_M, device),
-        label_M=_tensor(label_M, device),
+        target=read,
+        learned=labels,
+        answers=labels,
         encoder=_tiles(source, source, device),
         decoder=_tiles(target, target, device),
         cross=_tiles(target, keys, device),
         every_key=int(keys.length_S.sum()) == len(ids_N),
+    )
+
+
+def arrange_joined(batch: Batch, device: str | torch.device = "cpu", *, prefix: bool) -> Inputs:
+    """A batch as a language model takes it: of each segment one sequence, its source of n tokens and then its target.
+
+    The model reads 0, s1 .. sn, t1 .. t(m-1) and should say s1 .. sn, t1 .. tm. prefix: its first n + 1 places, up to
+    the one that reads the source's last token and says t1, see each other, and the loss is over targets only, since
+    such a place has read what it should say; else each sees what is before it, and the loss is over all. A source
+    without target is read to its end too, which is where decoding begins. ValueError as `arrange`.
+
+    >>> batch = Batch(*(np.array([x], np.int32) for x in ([7, 1], [1, 1], [0, 1], [8, 9, 1], [1, 1, 1], [0, 1, 2])))
+    >>> found = arrange_joined(batch, prefix=True)
+    >>> found.target.id_N.tolist(), found.learned.place_M.tolist(), found.label_M.tolist()
+    ([0, 7, 1, 8, 9], [2, 3, 4], [8, 9, 1])
+    """
+    source, target, pair_S = _paired(batch)
+    n_S, m_S = source.length_S, np.zeros_like(source.length_S)
+    m_S[pair_S] = target.length_S
+    length_S = n_S + np.maximum(m_S, 1)
+    first_S = np.cumsum(length_S) - length_S
+    place_N = _places(first_S, n_S)
+    place_M = _places((first_S + n_S)[pair_S], target.length_S)
+    ids_N = batch.source_BS[source.row_N, source.position_N]
+    label_M = batch.target_BT[target.row_N, target.position_N]
+    label_P = np.zeros(int(length_S.sum()), np.int64)
+    label_P[place_N], label_P[place_M] = ids_N, label_M
+    read_P = np.roll(label_P, 1)
+    read_P[first_S] = 0
+    row_P = np.repeat(source.row_N[source.first_S], length_S)
+    position_P = np.arange(len(row_P)) - np.searchsorted(row_P, row_P)
+    row_length = max(source.row_length + target.row_length, int(position_P.max(initial=-1)) + 1)
+    joined = _Segments(row_P, position_P, first_S, length_S, source.name_S, row_length)
+    read = joined.tokens(read_P, device)
+
+    def labels(place_L: np.ndarray) -> Labels:
+        place = _tensor(place_L, device)
+        return Labels(place, _tensor(label_P[place_L], device), read.row_N[place])
+
+    answers = labels(place_M)
+    return Inputs(
+        rows=len(batch),
+        source=source.tokens(ids_N, device),
+        target=read,
+        learned=answers if prefix else labels(np.sort(np.concatenate((place_N, place_M)))),
+        answers=answers,
+        encoder=(),
+        decoder=_tiles(joined, joined, device, n_S + 1 if prefix else None),
+        cross=(),
+        every_key=True,
     )
 
 
@@ -117,17 +198,42 @@ class _Segments:
         return Tokens(_tensor(id_N, device), row_N, position_N, longest, self.row_length)
 
 
-def _segments(segment_BL: np.ndarray) -> _Segments:
+def _paired(batch: Batch) -> tuple[_Segments, _Segments, np.ndarray]:
+    """Both sides, and of each target segment which source segment is its pair."""
+    numbers = 1 + max(int(side.max(initial=0)) for side in (batch.source_segment_BS, batch.target_segment_BT))
+    source, target = (_segments(side, numbers) for side in (batch.source_segment_BS, batch.target_segment_BT))
+    pair_S = np.searchsorted(source.name_S, target.name_S)
+    if len(target.name_S) and (pair_S.max() >= len(source.name_S) or (source.name_S[pair_S] != target.name_S).any()):
+        raise ValueError("a target segment without a source segment of its number in its row")
+    return source, target, pair_S
+
+
+def _segments(segment_BL: np.ndarray, numbers: int) -> _Segments:
     row_N, position_N = np.nonzero(segment_BL)
-    name_N = row_N * (int(segment_BL.max(initial=0)) + 1) + segment_BL[row_N, position_N]
+    name_N = row_N * numbers + segment_BL[row_N, position_N]
     first_S = np.flatnonzero(np.diff(name_N, prepend=-1))
     length_S = np.diff(first_S, append=len(name_N))
     return _Segments(row_N, position_N, first_S, length_S, name_N[first_S], segment_BL.shape[1])
 
 
-def _tiles(queries: _Segments, keys: _Segments, device: str | torch.device) -> tuple[Tile, ...]:
+def _places(first_S: np.ndarray, length_S: np.ndarray) -> np.ndarray:
+    """first, first + 1, ... of each segment, one segment after another."""
+    ends_S = np.cumsum(length_S)
+    return np.arange(int(length_S.sum())) + np.repeat(first_S - (ends_S - length_S), length_S)
+
+
+def _tiles(
+    queries: _Segments, keys: _Segments, device: str | torch.device, prefix_S: np.ndarray | None = None
+) -> tuple[Tile, ...]:
     """Stacks segments of like length. Longest first; a tile ends when it is full, or when its padding has cost as much
     as starting another."""
+
+    def tile() -> Tile:
+        which = np.array(members)
+        q, k = (_span(side.first_S[which], side.length_S[which], device) for side in (queries, keys))
+        padded = bool((keys.length_S[which] < k.width).any())
+        return Tile(q, k, padded, None if prefix_S is None else _tensor(prefix_S[which], device))
+
     q_S, k_S = queries.length_S, keys.length_S
     order_S = np.lexsort((np.arange(len(q_S)), -q_S, -k_S))
     tiles, members = [], []
@@ -138,7 +244,7 @@ def _tiles(queries: _Segments, keys: _Segments, device: str | torch.device) -> t
             taller = max(height, q)
             more = waste + (taller - height) * width * len(members) + taller * width - q * k
             if (len(members) + 1) * taller * width > TILE or more > CALL:
-                tiles.append(_tile(queries, keys, np.array(members), device))
+                tiles.append(tile())
                 members = []
         if members:
             waste, height = more, taller
@@ -146,13 +252,8 @@ def _tiles(queries: _Segments, keys: _Segments, device: str | torch.device) -> t
             width, height, waste = k, q, 0
         members.append(s)
     if members:
-        tiles.append(_tile(queries, keys, np.array(members), device))
+        tiles.append(tile())
     return tuple(tiles)
-
-
-def _tile(queries: _Segments, keys: _Segments, which: np.ndarray, device: str | torch.device) -> Tile:
-    q, k = (_span(side.first_S[which], side.length_S[which], device) for side in (queries, keys))
-    return Tile(q, k, padded=bool((keys.length_S[which] < k.width).any()))
 
 
 def _span(first_G: np.ndarray, length_G: np.ndarray, device: str | torch.device) -> Span:

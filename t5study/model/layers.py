@@ -1,4 +1,4 @@
-"""T5's layers: attention, feed-forward, and the two stacks they make.
+"""T5's sub-layers as functions: attention, cross-attention, feed-forward.
 
     N  tokens (source or target, without padding)    M  source tokens as cross-attention sees them    D  d_model
     F  d_ff    H  heads    K  d_kv    I  H K, the columns of all heads    B  rows of the batch    C  distances
@@ -13,40 +13,49 @@ for, the residual stream, norms and softmax in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from t5study.model import loops, passes
-from t5study.model.attention import Diagonals, attend, attend_backward
+from t5study.model.attention import attend, attend_backward
 from t5study.model.dropout import Dropout, sites
 from t5study.model.inputs import Inputs, Tile, Tokens
-from t5study.model.shapes import BUCKETS, Shape
+from t5study.model.shapes import Shape
 
 
 @dataclass(frozen=True)
 class Pass:
     """What one forward pass has beside weights. ops: loops.py or passes.py. dtype: of matrix products.
-    masks: dropout by site, {} without; scale: what a mask's kept places hold."""
+    masks: dropout by site, {} without; scale: what a mask's kept places hold. cache: where self-attention leaves each
+    layer's keys beside values (N, 2 I), for decoding to go on from."""
 
     inputs: Inputs
     ops: ModuleType
     dtype: torch.dtype
     masks: dict[str, Tensor]
     scale: float = 1.0
+    cache: list[Tensor] | None = None
 
     @staticmethod
-    def of(shape: Shape, inputs: Inputs, weight: Tensor, dropout: Dropout | None = None) -> Pass:
+    def of(
+        shape: Shape,
+        inputs: Inputs,
+        weight: Tensor,
+        dropout: Dropout | None = None,
+        architecture: str = "encoder_decoder",
+    ) -> Pass:
         """weight: any of the model's, for its device and dtype."""
         dtype = compute_dtype(weight)
         loop = weight.device.type == "cpu" and dtype == torch.float32 and torch.get_num_threads() == 1
         masks, scale = {}, 1.0
         if dropout is not None and dropout.rate > 0:
-            widths = sites(shape, inputs.source.row_length, inputs.target.row_length)
+            widths = sites(shape, inputs.source.row_length, inputs.target.row_length, architecture)
             masks, scale = dropout.masks(inputs.rows, widths, weight.device), dropout.scale
         return Pass(inputs, loops if loop else passes, dtype, masks, scale)
 
@@ -65,14 +74,7 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
-def _weight(*size: int) -> nn.Parameter:
-    return nn.Parameter(torch.empty(size))
-
-
-# --- the sub-layers as functions --------------------------------------------------------------------------------------
-
-
-class _SelfAttention(torch.autograd.Function):
+class SelfAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_ND, gain_D, q, k, v, out, diagonal_HC, run: Pass, site: str, decoder: bool):
         ops, tokens, tiles = _side(run, decoder)
@@ -80,6 +82,8 @@ class _SelfAttention(torch.autograd.Function):
         w, out = torch.cat((q, k, v)).to(run.dtype), out.to(run.dtype)
         y_ND, r_N = ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
         qkv_N3I = y_ND @ w.t()
+        if run.cache is not None:
+            run.cache.append(qkv_N3I[:, len(q) :].contiguous())
         factor_NH = run.weights_mask(f"{site}.weights", tokens, heads)
         diagonal_HC = diagonal_HC.detach()
         c_NI, kept = attend(ops, qkv_N3I, None, factor_NH, diagonal_HC, tiles, heads, causal=decoder)
@@ -100,11 +104,13 @@ class _SelfAttention(torch.autograd.Function):
             ops, do_ND @ out, ctx.factor_NH, diagonal_HC, kept, tiles, heads, ctx.decoder, dqkv_N3I, None
         )
         dx_ND, dgain_D = ops.rms_backward(dqkv_N3I @ w, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
-        dq, dk, dv = _product(dqkv_N3I, y_ND, gain_D).split(inner)
-        return dx_ND, dgain_D, dq, dk, dv, _product(do_ND, c_NI, gain_D), ddiagonal_HC, None, None, None
+        wants = ctx.needs_input_grad
+        dqkv = _product(any(wants[2:5]), dqkv_N3I, y_ND, gain_D, 3)
+        dout = _product(wants[5], do_ND, c_NI, gain_D)
+        return dx_ND, dgain_D, *dqkv, *dout, ddiagonal_HC, None, None, None
 
 
-class _CrossAttention(torch.autograd.Function):
+class CrossAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x_ND, gain_D, q, out, kv_M2I, run: Pass, site: str, heads: int):
         ops, tokens = run.ops, run.inputs.target
@@ -131,11 +137,12 @@ class _CrossAttention(torch.autograd.Function):
             dkv_M2I.zero_()
         attend_backward(ops, do_ND @ out, ctx.factor_MH, None, kept, inputs.cross, ctx.heads, False, dq_NI, dkv_M2I)
         dx_ND, dgain_D = ops.rms_backward(dq_NI @ q, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
-        dq, dout = _product(dq_NI, y_ND, gain_D), _product(do_ND, c_NI, gain_D)
-        return dx_ND, dgain_D, dq, dout, dkv_M2I, None, None, None
+        wants = ctx.needs_input_grad
+        dq, dout = _product(wants[2], dq_NI, y_ND, gain_D), _product(wants[3], do_ND, c_NI, gain_D)
+        return dx_ND, dgain_D, *dq, *dout, dkv_M2I, None, None, None
 
 
-class _Memory(torch.autograd.Function):
+class MakeMemory(torch.autograd.Function):
     """The encoder's output, normalised, and what every decoder layer makes of it: k beside v, (M, 2 I) each."""
 
     @staticmethod
@@ -154,16 +161,17 @@ class _Memory(torch.autograd.Function):
         x_ND, gain_D, y_ND, r_N, *weights = ctx.saved_tensors
         run, found = ctx.run, []
         dy_ND = torch.zeros_like(x_ND)
-        for dkv_N2I, w in zip(dkv, weights, strict=True):
+        for i, (dkv_N2I, w) in enumerate(zip(dkv, weights, strict=True)):
             add_product_(dy_ND, dkv_N2I, w)
-            found += _product(dkv_N2I, y_ND, gain_D).chunk(2)
+            wanted = any(ctx.needs_input_grad[3 + 2 * i : 5 + 2 * i])
+            found += _product(wanted, dkv_N2I, y_ND, gain_D, 2)
         dy_ND = run.ops.masked(dy_ND, run.mask("encoder.norm"), run.inputs.source.row_N)
         dx_ND, dgain_D = run.ops.rms_backward(dy_ND, x_ND.detach(), r_N, gain_D.detach(), None)
         return dx_ND, dgain_D, None, *found
 
 
-class _FeedForward(torch.autograd.Function):
-    """wo relu(wi x)."""
+class ReluFeed(torch.autograd.Function):
+    """wo relu(wi x). An adapter is one too."""
 
     @staticmethod
     def forward(ctx, x_ND, gain_D, wi, wo, run: Pass, site: str, tokens: Tokens):
@@ -185,10 +193,12 @@ class _FeedForward(torch.autograd.Function):
         dh_NF = do_ND @ wo
         ops.relu_backward_(dh_NF, h_NF, run.scale)
         dx_ND, dgain_D = ops.rms_backward(dh_NF @ wi, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
-        return dx_ND, dgain_D, _product(dh_NF, y_ND, gain_D), _product(do_ND, h_NF, gain_D), None, None, None
+        wants = ctx.needs_input_grad
+        dwi, dwo = _product(wants[2], dh_NF, y_ND, gain_D), _product(wants[3], do_ND, h_NF, gain_D)
+        return dx_ND, dgain_D, *dwi, *dwo, None, None, None
 
 
-class _GatedFeedForward(torch.autograd.Function):
+class GatedFeed(torch.autograd.Function):
     """wo (gelu(wi_0 x) * wi_1 x), gelu in its tanh form."""
 
     @staticmethod
@@ -197,7 +207,7 @@ class _GatedFeedForward(torch.autograd.Function):
         y_ND, r_N = run.ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
         h_N2F = y_ND @ wi.t()
         gate_NF, line_NF = h_N2F.chunk(2, 1)
-        a_NF = nn.functional.gelu(gate_NF, approximate="tanh").mul_(line_NF)
+        a_NF = functional.gelu(gate_NF, approximate="tanh").mul_(line_NF)
         a_NF = run.ops.masked(a_NF, run.mask(f"{site}.hidden"), tokens.row_N)
         ctx.save_for_backward(x_ND, gain_D, wi, wo, y_ND, r_N, h_N2F, a_NF)
         ctx.run, ctx.site, ctx.tokens = run, site, tokens
@@ -215,13 +225,15 @@ class _GatedFeedForward(torch.autograd.Function):
         dh_N2F = torch.cat(
             (
                 torch.ops.aten.gelu_backward(da_NF * line_NF, gate_NF, approximate="tanh"),
-                nn.functional.gelu(gate_NF, approximate="tanh").mul_(da_NF),
+                functional.gelu(gate_NF, approximate="tanh").mul_(da_NF),
             ),
             dim=1,
         )
         dx_ND, dgain_D = ops.rms_backward(dh_N2F @ wi, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
-        d0, d1 = _product(dh_N2F, y_ND, gain_D).chunk(2)
-        return dx_ND, dgain_D, d0, d1, _product(do_ND, a_NF, gain_D), None, None, None
+        wants = ctx.needs_input_grad
+        dwi = _product(any(wants[2:4]), dh_N2F, y_ND, gain_D, 2)
+        dwo = _product(wants[4], do_ND, a_NF, gain_D)
+        return dx_ND, dgain_D, *dwi, *dwo, None, None, None
 
 
 def _side(run: Pass, decoder: bool) -> tuple[ModuleType, Tokens, tuple[Tile, ...]]:
@@ -229,9 +241,10 @@ def _side(run: Pass, decoder: bool) -> tuple[ModuleType, Tokens, tuple[Tile, ...
     return (run.ops, inputs.target, inputs.decoder) if decoder else (run.ops, inputs.source, inputs.encoder)
 
 
-def _product(dout_NO: Tensor, in_NI: Tensor, like: Tensor) -> Tensor:
-    """The gradient of a weight (O, I), in the weight's own dtype."""
-    return (dout_NO.t() @ in_NI).to(like.dtype)
+def _product(wanted: bool, dout_NO: Tensor, in_NI: Tensor, like: Tensor, parts: int = 1) -> Sequence[Tensor | None]:
+    """The gradients of weights (O, I) that lie one below the other, in the weights' own dtype. A frozen weight's is
+    not taken: it would be a third of the work."""
+    return (dout_NO.t() @ in_NI).to(like.dtype).chunk(parts) if wanted else [None] * parts
 
 
 def add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -240,109 +253,3 @@ def add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.addmm_(a, b)
     else:
         total += a @ b
-
-
-# --- the modules ------------------------------------------------------------------------------------------------------
-
-
-class Attention(nn.Module):
-    """norm (D,); q, k, v (H K, D); out (D, H K). Cross-attention takes k and v from the encoder's output."""
-
-    def __init__(self, shape: Shape):
-        super().__init__()
-        self.norm = _weight(shape.d_model)
-        self.q = _weight(shape.inner, shape.d_model)
-        self.k = _weight(shape.inner, shape.d_model)
-        self.v = _weight(shape.inner, shape.d_model)
-        self.out = _weight(shape.d_model, shape.inner)
-
-
-class FeedForward(nn.Module):
-    """norm (D,); wi (F, D), or wi_0 (which goes through the GELU) and wi_1 where it is gated; wo (D, F)."""
-
-    def __init__(self, shape: Shape):
-        super().__init__()
-        self.norm = _weight(shape.d_model)
-        self.gated = shape.activation == "gated_gelu"
-        if self.gated:
-            self.wi_0 = _weight(shape.d_ff, shape.d_model)
-            self.wi_1 = _weight(shape.d_ff, shape.d_model)
-        else:
-            self.wi = _weight(shape.d_ff, shape.d_model)
-        self.wo = _weight(shape.d_model, shape.d_ff)
-
-    def forward(self, x_ND: Tensor, run: Pass, site: str, tokens: Tokens) -> Tensor:
-        if self.gated:
-            return _GatedFeedForward.apply(x_ND, self.norm, self.wi_0, self.wi_1, self.wo, run, site, tokens)
-        return _FeedForward.apply(x_ND, self.norm, self.wi, self.wo, run, site, tokens)
-
-
-class EncoderLayer(nn.Module):
-    """attention, feed."""
-
-    def __init__(self, shape: Shape):
-        super().__init__()
-        self.attention = Attention(shape)
-        self.feed = FeedForward(shape)
-
-    def forward(self, x_ND: Tensor, diagonal_HC: Tensor, run: Pass, site: str) -> Tensor:
-        a = self.attention
-        x_ND = _SelfAttention.apply(x_ND, a.norm, a.q, a.k, a.v, a.out, diagonal_HC, run, f"{site}.attention", False)
-        return self.feed(x_ND, run, f"{site}.feed", run.inputs.source)
-
-
-class DecoderLayer(nn.Module):
-    """attention, cross, feed."""
-
-    def __init__(self, shape: Shape):
-        super().__init__()
-        self.attention = Attention(shape)
-        self.cross = Attention(shape)
-        self.feed = FeedForward(shape)
-
-    def forward(self, x_ND: Tensor, kv_M2I: Tensor, diagonal_HC: Tensor, run: Pass, site: str) -> Tensor:
-        a, c = self.attention, self.cross
-        x_ND = _SelfAttention.apply(x_ND, a.norm, a.q, a.k, a.v, a.out, diagonal_HC, run, f"{site}.attention", True)
-        x_ND = _CrossAttention.apply(x_ND, c.norm, c.q, c.out, kv_M2I, run, f"{site}.cross", len(diagonal_HC))
-        return self.feed(x_ND, run, f"{site}.feed", run.inputs.target)
-
-
-class Encoder(nn.Module):
-    """bias (buckets, H): one table of the relative position bias for all layers. norm (D,): after the last of them."""
-
-    def __init__(self, shape: Shape):
-        super().__init__()
-        self.bias = _weight(BUCKETS, shape.heads)
-        self.layers = nn.ModuleList(EncoderLayer(shape) for _ in range(shape.encoder_layers))
-        self.norm = _weight(shape.d_model)
-
-    def __iter__(self) -> Iterator[EncoderLayer]:
-        return iter(self.layers)  # type: ignore[return-value]
-
-    def forward(self, x_ND: Tensor, run: Pass, decoder: Decoder) -> tuple[Tensor, ...]:
-        """Embedded source tokens -> for every decoder layer k and v, (N, 2 I)."""
-        diagonal_HC = Diagonals.apply(self.bias, run.inputs.source.longest, False)
-        for i, layer in enumerate(self):
-            x_ND = layer(x_ND, diagonal_HC, run, f"encoder.layers.{i}")
-        pairs = [w for layer in decoder for w in (layer.cross.k, layer.cross.v)]
-        return _Memory.apply(x_ND, self.norm, run, *pairs)
-
-
-class Decoder(nn.Module):
-    """bias and norm as the encoder's; the norm is applied where the loss is taken."""
-
-    def __init__(self, shape: Shape):
-        super().__init__()
-        self.bias = _weight(BUCKETS, shape.heads)
-        self.layers = nn.ModuleList(DecoderLayer(shape) for _ in range(shape.decoder_layers))
-        self.norm = _weight(shape.d_model)
-
-    def __iter__(self) -> Iterator[DecoderLayer]:
-        return iter(self.layers)  # type: ignore[return-value]
-
-    def forward(self, x_ND: Tensor, memory: tuple[Tensor, ...], run: Pass) -> Tensor:
-        """Embedded decoder inputs -> what the final norm takes."""
-        diagonal_HC = Diagonals.apply(self.bias, run.inputs.target.longest, True)
-        for i, (layer, kv_M2I) in enumerate(zip(self, memory, strict=True)):
-            x_ND = layer(x_ND, kv_M2I, diagonal_HC, run, f"decoder.layers.{i}")
-        return x_ND

@@ -4,7 +4,8 @@ While a chunk's logits lie there its gradients are taken too, so that the backwa
 are made once, not twice, and kept never. z-loss (mesh, 1e-4 in training) keeps the normaliser near 1: it adds
 z log(Z)^2 a token.
 
-    M  target tokens    D  d_model    V  rows of the embedding table    R  rows of a chunk
+    N  tokens of the decoder    M  those with a label    D  d_model    V  rows of the embedding table
+    R  rows of a chunk
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from t5study.model.inputs import Labels
 from t5study.model.layers import Pass, add_product_
 
 CHUNK = 256  # rows: enough for fast products, few enough for the last chunk's logits to be near
@@ -22,7 +24,8 @@ CHUNK = 256  # rows: enough for fast products, few enough for the last chunk's l
 
 @dataclass(frozen=True)
 class Losses:
-    """Sums over target tokens. total: nats + z-loss, differentiable. nats: detached. tokens: how many."""
+    """Sums over the tokens that the loss is over. total: nats + z-loss, differentiable. nats: detached. tokens: how
+    many."""
 
     total: Tensor
     nats: Tensor
@@ -30,18 +33,19 @@ class Losses:
 
 
 class Loss(torch.autograd.Function):
-    """The decoder's stream -> (sum of nats and z-loss, nats of each token).
+    """The decoder's stream -> (sum of nats and z-loss, nats of each label).
 
-    Final norm, dropout, the scale d_model^-0.5 of tied tables, softmax matrix and loss. gradient: whether any will be
-    asked for.
+    Final norm, dropout, the scale d_model^-0.5 of tied tables, softmax matrix and loss, all of the labelled places
+    alone. gradient: whether any will be asked for.
     """
 
     @staticmethod
-    def forward(ctx, x_MD, gain_D, table_VD, run: Pass, scale: float, z_loss: float, gradient: bool):
-        ops, labels_M, mask = run.ops, run.inputs.label_M, run.mask("decoder.norm")
+    def forward(ctx, x_ND, gain_D, table_VD, run: Pass, labels: Labels, scale: float, z_loss: float, gradient: bool):
+        ops = run.ops
         gain_D = gain_D.detach() * scale
-        y_MD, r_M = ops.rms(x_MD.detach(), gain_D, run.dtype)
-        y_MD = ops.masked(y_MD, mask, run.inputs.target.row_N)
+        x_MD = x_ND.detach() if labels.place_M is None else x_ND.detach()[labels.place_M]
+        y_MD, r_M = ops.rms(x_MD, gain_D, run.dtype)
+        y_MD = ops.masked(y_MD, run.mask("decoder.norm"), labels.row_M)
         table = table_VD.detach().to(run.dtype)
         dy_MD = torch.empty_like(y_MD) if gradient else None
         # Summed up transposed, which is the faster product of the two.
@@ -50,7 +54,7 @@ class Loss(torch.autograd.Function):
         for first in range(0, len(y_MD), CHUNK):
             some = slice(first, first + CHUNK)
             logits_RV = y_MD[some] @ table.t()
-            nats_R, lse_R = ops.cross_entropy_(logits_RV, labels_M[some], z_loss, gradient)
+            nats_R, lse_R = ops.cross_entropy_(logits_RV, labels.id_M[some], z_loss, gradient)
             nats.append(nats_R)
             normalisers.append(lse_R)
             if dy_MD is not None:
@@ -62,7 +66,7 @@ class Loss(torch.autograd.Function):
         if z_loss:
             total = total + z_loss * torch.cat(normalisers).square().sum()
         ctx.save_for_backward(x_MD, gain_D, r_M, dy_MD, dtable_DV)
-        ctx.run, ctx.scale = run, scale
+        ctx.run, ctx.labels, ctx.scale, ctx.size = run, labels, scale, x_ND.shape
         ctx.mark_non_differentiable(nats_M)
         return total, nats_M
 
@@ -70,11 +74,13 @@ class Loss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dtotal, _):
         x_MD, gain_D, r_M, dy_MD, dtable_DV = ctx.saved_tensors
-        run = ctx.run
-        dy_MD = run.ops.masked(dy_MD * dtotal, run.mask("decoder.norm"), run.inputs.target.row_N)
-        dx_MD, dgain_D = run.ops.rms_backward(dy_MD, x_MD.detach(), r_M, gain_D, None)
+        run, labels = ctx.run, ctx.labels
+        dy_MD = run.ops.masked(dy_MD * dtotal, run.mask("decoder.norm"), labels.row_M)
+        dx_ND, dgain_D = run.ops.rms_backward(dy_MD, x_MD, r_M, gain_D, None)
+        if labels.place_M is not None:
+            dx_ND = dx_ND.new_zeros(ctx.size).index_copy_(0, labels.place_M, dx_ND)
         dtable_VD = None
         if dtable_DV is not None:
             dtable_VD = dtable_DV.new_empty(dtable_DV.shape[::-1])
             torch.mul(dtable_DV.t(), dtotal, out=dtable_VD)
-        return dx_MD, dgain_D * ctx.scale, dtable_VD, None, None, None, None
+        return dx_ND, dgain_D * ctx.scale, dtable_VD, None, None, None, None, None

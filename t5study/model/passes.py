@@ -61,19 +61,27 @@ def _places(span: Span) -> tuple[Tensor, Tensor]:
     return span.first_G[:, None] + along_W, along_W < span.length_G[:, None]
 
 
-def _biased(scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
+def _biased(
+    scores_HGQK: Tensor,
+    diagonal_HC: Tensor | None,
+    length_G: Tensor | None,
+    causal: bool,
+    prefix_G: Tensor | None,
+) -> Tensor:
     """Scores with the position bias, in fp32; keys that are not seen get HIDDEN."""
     queries, keys = scores_HGQK.shape[2:]
     scores_HGQK = scores_HGQK.to(wide(scores_HGQK.dtype))
     if diagonal_HC is not None:
         scores_HGQK = scores_HGQK + toeplitz(diagonal_HC, queries, keys)[:, None]
-    device = scores_HGQK.device
+    seen_GQ = None if length_G is None else length_G[:, None]
     if causal:
-        ahead_QK = torch.ones(queries, keys, dtype=torch.bool, device=device).triu_(1)
-        scores_HGQK = scores_HGQK.masked_fill(ahead_QK, HIDDEN)
-    if length_G is not None:
-        padding_GK = torch.arange(keys, device=device) >= length_G[:, None]
-        scores_HGQK = scores_HGQK.masked_fill(padding_GK[:, None], HIDDEN)
+        own_GQ = torch.arange(1, queries + 1, device=scores_HGQK.device)[None]
+        if prefix_G is not None:
+            own_GQ = torch.maximum(own_GQ, prefix_G[:, None])
+        seen_GQ = own_GQ if seen_GQ is None else torch.minimum(own_GQ, seen_GQ)
+    if seen_GQ is not None:
+        hidden_GQK = torch.arange(keys, device=scores_HGQK.device) >= seen_GQ[..., None]
+        scores_HGQK = scores_HGQK.masked_fill(hidden_GQK, HIDDEN)
     return scores_HGQK
 
 
@@ -95,17 +103,28 @@ def along_diagonals(matrix_HQK: Tensor, longest: int) -> Tensor:
     return out_HC
 
 
-def softmax_(scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
-    biased_HGQK = _biased(scores_HGQK, diagonal_HC, length_G, causal)
+def softmax_(
+    scores_HGQK: Tensor,
+    diagonal_HC: Tensor | None,
+    length_G: Tensor | None,
+    causal: bool,
+    prefix_G: Tensor | None = None,
+) -> Tensor:
+    biased_HGQK = _biased(scores_HGQK, diagonal_HC, length_G, causal, prefix_G)
     lse_HGQ = biased_HGQK.logsumexp(-1)
     scores_HGQK.copy_((biased_HGQK - lse_HGQ[..., None]).exp_())
     return lse_HGQ
 
 
 def softmax_again_(
-    scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool, lse_HGQ: Tensor
+    scores_HGQK: Tensor,
+    diagonal_HC: Tensor | None,
+    length_G: Tensor | None,
+    causal: bool,
+    lse_HGQ: Tensor,
+    prefix_G: Tensor | None = None,
 ) -> None:
-    biased_HGQK = _biased(scores_HGQK, diagonal_HC, length_G, causal)
+    biased_HGQK = _biased(scores_HGQK, diagonal_HC, length_G, causal, prefix_G)
     scores_HGQK.copy_((biased_HGQK - lse_HGQ[..., None]).exp_())
 
 

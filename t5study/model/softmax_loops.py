@@ -77,32 +77,44 @@ _LEAST = np.int32(-2147483647)
 # --- attention ------------------------------------------------------------------------------------------------------
 
 
-def softmax_(scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool) -> Tensor:
+def softmax_(
+    scores_HGQK: Tensor,
+    diagonal_HC: Tensor | None,
+    length_G: Tensor | None,
+    causal: bool,
+    prefix_G: Tensor | None = None,
+) -> Tensor:
     """Scores become probabilities, in place; returns the logarithm of each row's normaliser (H, G, Q).
 
     diagonal_HC: the position bias by distance, diagonal[h, key - query + longest - 1]. length_G: keys beyond it are
-    padding. causal: keys after the query are not seen.
+    padding. causal: keys after the query are not seen, unless they are among the segment's first `prefix`.
     """
     lse_HGQ = torch.empty(scores_HGQK.shape[:3])
-    diagonal, length = _or_none(diagonal_HC, length_G)
-    _softmax(scores_HGQK.numpy(), diagonal, length, causal, lse_HGQ.numpy())
+    diagonal, length, prefix = _or_none(diagonal_HC, length_G, prefix_G)
+    _softmax(scores_HGQK.numpy(), diagonal, length, prefix, causal, lse_HGQ.numpy())
     return lse_HGQ
 
 
-def _or_none(diagonal_HC: Tensor | None, length_G: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+def _or_none(
+    diagonal_HC: Tensor | None, length_G: Tensor | None, prefix_G: Tensor | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     diagonal = NO_MATRIX if diagonal_HC is None else diagonal_HC
-    return diagonal.numpy(), (_NO_LENGTHS if length_G is None else length_G).numpy()
+    length, prefix = (_NO_LENGTHS if given is None else given for given in (length_G, prefix_G))
+    return diagonal.numpy(), length.numpy(), prefix.numpy()
 
 
 @_inline
-def _seen(length_G, g, i, keys, causal):
+def _seen(length_G, prefix_G, g, i, keys, causal):
     """How many keys query i of segment g sees."""
     seen = length_G[g] if len(length_G) else keys
-    return min(seen, i + 1) if causal else seen
+    if causal:
+        own = max(i + 1, prefix_G[g]) if len(prefix_G) else i + 1
+        seen = min(seen, own)
+    return seen
 
 
 @loop
-def _softmax(scores_HGQK, diagonal_HC, length_G, causal, lse_HGQ):
+def _softmax(scores_HGQK, diagonal_HC, length_G, prefix_G, causal, lse_HGQ):
     heads, segments, queries, keys = scores_HGQK.shape
     biased = diagonal_HC.shape[0] > 0
     middle = diagonal_HC.shape[1] // 2
@@ -110,7 +122,7 @@ def _softmax(scores_HGQK, diagonal_HC, length_G, causal, lse_HGQ):
         for g in range(segments):
             for i in range(queries):
                 row = scores_HGQK[h, g, i]
-                seen = _seen(length_G, g, i, keys, causal)
+                seen = _seen(length_G, prefix_G, g, i, keys, causal)
                 most, check = _LEAST, _f(0)
                 if biased:
                     bias = diagonal_HC[h, middle - i : middle - i + keys]
@@ -140,15 +152,20 @@ def _softmax(scores_HGQK, diagonal_HC, length_G, causal, lse_HGQ):
 
 
 def softmax_again_(
-    scores_HGQK: Tensor, diagonal_HC: Tensor | None, length_G: Tensor | None, causal: bool, lse_HGQ: Tensor
+    scores_HGQK: Tensor,
+    diagonal_HC: Tensor | None,
+    length_G: Tensor | None,
+    causal: bool,
+    lse_HGQ: Tensor,
+    prefix_G: Tensor | None = None,
 ) -> None:
     """The same scores once more, the normalisers known."""
-    diagonal, length = _or_none(diagonal_HC, length_G)
-    _softmax_again(scores_HGQK.numpy(), diagonal, length, causal, lse_HGQ.numpy())
+    diagonal, length, prefix = _or_none(diagonal_HC, length_G, prefix_G)
+    _softmax_again(scores_HGQK.numpy(), diagonal, length, prefix, causal, lse_HGQ.numpy())
 
 
 @loop
-def _softmax_again(scores_HGQK, diagonal_HC, length_G, causal, lse_HGQ):
+def _softmax_again(scores_HGQK, diagonal_HC, length_G, prefix_G, causal, lse_HGQ):
     heads, segments, queries, keys = scores_HGQK.shape
     biased = diagonal_HC.shape[0] > 0
     middle = diagonal_HC.shape[1] // 2
@@ -156,7 +173,7 @@ def _softmax_again(scores_HGQK, diagonal_HC, length_G, causal, lse_HGQ):
         for g in range(segments):
             for i in range(queries):
                 row = scores_HGQK[h, g, i]
-                seen = _seen(length_G, g, i, keys, causal)
+                seen = _seen(length_G, prefix_G, g, i, keys, causal)
                 lse = lse_HGQ[h, g, i]
                 if biased:
                     bias = diagonal_HC[h, middle - i : middle - i + keys]

@@ -77,5 +77,5 @@ def test_the_first_loss_is_near_a_uniform_guess() -> None:
 
 
 def test_an_architecture_that_there_is_none_of() -> None:
-    with pytest.raises(UserError, match="architecture: found 'decoder'; give encoder_decoder"):
+    with pytest.raises(UserError, match=r"architecture: found 'decoder'; did you mean encoder_decoder\?"):
         build(SHAPE, seed=0, architecture="decoder")
