@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from t5study import decode
+from t5study.decode import generate
 from t5study.ground.machine import Machine, describe, use
 from t5study.ground.pairs import EOS
 from t5study.model.architectures import EncoderDecoder, build
@@ -90,7 +90,7 @@ def contenders(case: Case) -> dict[str, Callable[[], np.ndarray]]:
             out = peer.generate(ids_NS, attention_mask=seen_NS, max_new_tokens=case.target, do_sample=False)
         return out[:, 1:].numpy()
 
-    return {"transformers": theirs, "t5study": lambda: np.stack(decode.greedy(model, source_NS, case.target))}
+    return {"transformers": theirs, "t5study": lambda: np.stack(generate.greedy(model, source_NS, case.target))}
 
 
 def main(names: list[str]) -> int:

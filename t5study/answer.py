@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from t5study import decode
+from t5study.decode import generate
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, pad_rows
 from t5study.model.released import load_released, load_vocab
@@ -38,7 +38,7 @@ def answer(
     if not prompts:
         return []
     source_NS, _ = pad_rows([_ids(pieces, i, prompt) for i, prompt in enumerate(prompts, start=1)])
-    answers = decode.greedy(model.to(device), source_NS, max_length, batch_rows=batch_rows)
+    answers = generate.greedy(model.to(device), source_NS, max_length, batch_rows=batch_rows)
     return [pieces.decode(ids_T) for ids_T in answers]
 
 

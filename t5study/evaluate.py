@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from t5study import decode
+from t5study.decode import generate, scores
 from t5study.feed.sources import PairSource
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, Pair, pad_rows
@@ -107,11 +107,11 @@ def evaluate(
     pairs = encoded(vocab, rows, source_length or task.input_length, target_length or task.target_length)
     source_NS, _ = pad_rows([pair.source for pair in pairs])
     target_NT, _ = pad_rows([pair.target for pair in pairs])
-    nats_N, tokens_N = decode.target_scores(model, source_NS, target_NT, batch_rows=batch_rows)
+    nats_N, tokens_N = scores.target_scores(model, source_NS, target_NT, batch_rows=batch_rows)
     for row, nats in zip(rows, nats_N, strict=True):
         if not math.isfinite(nats):
             raise UserError(f"task {task.name}: row {row.id}: found a likelihood of {nats}; the weights are not usable")
-    texts = [vocab.decode(ids) for ids in decode.greedy(model, source_NS, target_NT.shape[1], batch_rows=batch_rows)]
+    texts = [vocab.decode(ids) for ids in generate.greedy(model, source_NS, target_NT.shape[1], batch_rows=batch_rows)]
     return judged(task, rows, texts, nats_N, tokens_N)
 
 

@@ -49,16 +49,16 @@ def test_answers_come_in_the_order_of_their_prompts(folder: Path):
 
 
 def test_a_sentinel_in_a_prompt_is_the_sentinel(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    from t5study import decode
+    from t5study.decode import generate
 
     vocab, seen = Vocab.load(folder / "spiece.model"), []
-    greedy = decode.greedy
+    greedy = generate.greedy
 
     def watched(model, source_NS, *rest, **more):
         seen.append(source_NS)
         return greedy(model, source_NS, *rest, **more)
 
-    monkeypatch.setattr(decode, "greedy", watched)
+    monkeypatch.setattr(generate, "greedy", watched)
     answer(folder, ["a <extra_id_3> whale", "x"], max_length=2)
     ids = seen[0][0]
     assert vocab.ids.sentinel(3) in ids

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from t5study import decode, evaluate
+from t5study import evaluate
+from t5study.decode import generate, scores
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS
 from t5study.tasks.task import Row, Rows, Task, make_task
@@ -53,10 +54,10 @@ class Known:
 @pytest.fixture(autouse=True)
 def _known_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        decode, "greedy", lambda model, source, max_length, batch_rows=64: model.greedy(source, max_length)
+        generate, "greedy", lambda model, source, max_length, batch_rows=64: model.greedy(source, max_length)
     )
     monkeypatch.setattr(
-        decode, "target_scores", lambda model, source, target, batch_rows=64: model.target_scores(source, target)
+        scores, "target_scores", lambda model, source, target, batch_rows=64: model.target_scores(source, target)
     )
 
 

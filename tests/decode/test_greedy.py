@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from little_models import SHAPES, random_pairs, rows_of, talkative
 
-from t5study import decode
+from t5study.decode import generate, scores
+from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, pad_rows
 from t5study.model import layers, passes
 from t5study.model.architectures import EncoderDecoder, arrange
@@ -51,9 +52,9 @@ def without_cache(model: EncoderDecoder, source: np.ndarray, longest: int) -> li
 def test_greedy_is_argmax_of_the_whole_decoder(model: EncoderDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [without_cache(model, source, LONGEST) for source, _ in PAIRS]
     assert len({len(answer) for answer in expected}) > 3, "rows that leave early are not tried"
-    assert [a.tolist() for a in decode.greedy(model, SOURCE_NS, LONGEST, batch_rows=7)] == expected
+    assert [a.tolist() for a in generate.greedy(model, SOURCE_NS, LONGEST, batch_rows=7)] == expected
     monkeypatch.setattr(layers, "loops", passes)
-    assert [a.tolist() for a in decode.greedy(model, SOURCE_NS, LONGEST, batch_rows=7)] == expected
+    assert [a.tolist() for a in generate.greedy(model, SOURCE_NS, LONGEST, batch_rows=7)] == expected
 
 
 @settings(max_examples=15, deadline=None)
@@ -63,19 +64,19 @@ def test_batches_order_and_padding_change_nothing(data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(PAIRS) - 1), min_size=1, max_size=8))
     batch_rows, wider = data.draw(st.integers(1, 9)), data.draw(st.integers(0, 5))
     source_NS = np.pad(SOURCE_NS[rows], ((0, 0), (0, wider)))
-    answers = decode.greedy(model, source_NS, LONGEST, batch_rows)
-    nats_N, tokens_N = decode.target_scores(model, source_NS, TARGET_NT[rows], batch_rows)
+    answers = generate.greedy(model, source_NS, LONGEST, batch_rows)
+    nats_N, tokens_N = scores.target_scores(model, source_NS, TARGET_NT[rows], batch_rows)
     for i, row in enumerate(rows):
         alone, target = SOURCE_NS[row : row + 1], TARGET_NT[row : row + 1]
-        assert answers[i].tolist() == decode.greedy(model, alone, LONGEST)[0].tolist()
+        assert answers[i].tolist() == generate.greedy(model, alone, LONGEST)[0].tolist()
         assert answers[i].dtype == np.int32
-        nats, tokens = decode.target_scores(model, alone, target)
+        nats, tokens = scores.target_scores(model, alone, target)
         assert tokens_N[i] == tokens[0]
         assert nats_N[i] == pytest.approx(nats[0], rel=1e-5)
 
 
 def test_target_scores_are_log_probabilities(model: EncoderDecoder) -> None:
-    nats_N, tokens_N = decode.target_scores(model, SOURCE_NS, TARGET_NT, batch_rows=6)
+    nats_N, tokens_N = scores.target_scores(model, SOURCE_NS, TARGET_NT, batch_rows=6)
     assert nats_N.dtype == np.float64
     for (source, target), nats, tokens in zip(PAIRS, nats_N, tokens_N, strict=True):
         logits_MV = model.logits(arrange(rows_of([[(source, target)]], len(source), len(target)))).double()
@@ -85,20 +86,19 @@ def test_target_scores_are_log_probabilities(model: EncoderDecoder) -> None:
 
 
 def test_edges(model: EncoderDecoder) -> None:
-    assert [len(a) for a in decode.greedy(model, SOURCE_NS, 0)] == [0] * len(SOURCE_NS)
-    assert decode.greedy(model, SOURCE_NS[:0], 5) == []
-    assert all(len(a) <= 1 for a in decode.greedy(model, SOURCE_NS, 1))
-    nats_N, tokens_N = decode.target_scores(model, SOURCE_NS[:2], np.array([[5, EOS], [0, 0]], np.int32))
+    assert generate.greedy(model, SOURCE_NS[:0], 5) == []
+    assert all(len(a) <= 1 for a in generate.greedy(model, SOURCE_NS, 1))
+    nats_N, tokens_N = scores.target_scores(model, SOURCE_NS[:2], np.array([[5, EOS], [0, 0]], np.int32))
     assert tokens_N.tolist() == [2, 0]
     assert nats_N[0] > 0
     assert nats_N[1] == 0
-    with pytest.raises(ValueError, match="row 1 is empty"):
-        decode.greedy(model, np.array([[5, EOS], [0, 0]], np.int32), 3)
+    with pytest.raises(UserError, match="source: row 1 is empty"):
+        generate.greedy(model, np.array([[5, EOS], [0, 0]], np.int32), 3)
 
 
 def test_leaves_no_trace_in_the_model(model: EncoderDecoder) -> None:
-    decode.greedy(model, SOURCE_NS[:3], 4)
-    decode.target_scores(model, SOURCE_NS[:3], TARGET_NT[:3])
+    generate.greedy(model, SOURCE_NS[:3], 4)
+    scores.target_scores(model, SOURCE_NS[:3], TARGET_NT[:3])
     model.zero_grad()
     model.loss_sum(arrange(rows_of([[PAIRS[0]]], 40, 12))).total.backward()
     assert model.decoder.bias.grad is not None

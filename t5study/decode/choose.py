@@ -1,0 +1,62 @@
+"""Logits -> tokens: the likeliest, one by lot, or the best of all beams' continuations.
+
+A  answers under way    R  rows, of B beams each    V  vocabulary    C  candidates
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t5study.decode.methods import Sample
+from t5study.ground.errors import UserError
+from t5study.ground.seeds import keys, splitmix
+
+
+def likeliest(logits_AV: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The token with the greatest logit (the first of equal ones) and its log-probability."""
+    token_A = logits_AV.argmax(1)
+    return _with_log_p(logits_AV, token_A)
+
+
+def drawn(logits_AV: Tensor, how: Sample, row_A: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """A token by lot for each answer, and its log-probability before temperature and cuts. row_A: numbers of the rows
+    among all sources, which the lots are drawn by."""
+    p_AV = (logits_AV.double() / how.temperature).softmax(1)
+    if 0 < how.top_k < p_AV.shape[1]:
+        top = p_AV.topk(how.top_k, 1)
+        p_AV = torch.zeros_like(p_AV).scatter_(1, top.indices, top.values)
+    if how.top_p < 1:
+        sorted_AV, index_AV = (p_AV / p_AV.sum(1, keepdim=True)).sort(dim=1, descending=True, stable=True)
+        likelier_AV = sorted_AV.cumsum(1) - sorted_AV
+        p_AV = torch.zeros_like(p_AV).scatter_(1, index_AV, sorted_AV.masked_fill(likelier_AV >= how.top_p, 0))
+    below_AV = p_AV.cumsum(1)
+    lot_A = splitmix(keys(how.seed, "decode", row_A) + np.uint64(step)) >> np.uint64(24)
+    u_A = torch.from_numpy(lot_A.astype(np.float64) * 2.0**-40).to(p_AV.device)
+    token_A = torch.searchsorted(below_AV, u_A[:, None] * below_AV[:, -1:], right=True).squeeze(1)
+    return _with_log_p(logits_AV, token_A.clamp(max=p_AV.shape[1] - 1))
+
+
+def _with_log_p(logits_AV: Tensor, token_A: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    chosen_A = logits_AV.gather(1, token_A[:, None]).squeeze(1)
+    log_p_A = (chosen_A.float() - logits_AV.float().logsumexp(1)).double().cpu().numpy()
+    _finite(log_p_A)
+    return token_A.cpu().numpy(), log_p_A
+
+
+def best(logits_AV: Tensor, live_RB: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The `count` best continuations of each row's beams, best first: sums of log p, the beams they go on from and
+    their tokens, (R, C) each. live_RB: the beams' sums; -inf for a beam that there is none of."""
+    rows, beams = live_RB.shape
+    sum_AV = logits_AV.double().log_softmax(1)
+    _finite(sum_AV[:, 0].cpu().numpy())
+    sum_AV += torch.from_numpy(live_RB.reshape(-1, 1)).to(sum_AV.device)
+    found = sum_AV.view(rows, -1).topk(min(count, beams * logits_AV.shape[1]), 1)
+    sum_RC, index_RC = found.values.cpu().numpy(), found.indices.cpu().numpy()
+    return sum_RC, index_RC // logits_AV.shape[1], index_RC % logits_AV.shape[1]
+
+
+def _finite(log_p_A: np.ndarray) -> None:
+    if np.isnan(log_p_A).any():
+        raise UserError("model: found logits that are not finite; its weights are not usable")

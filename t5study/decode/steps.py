@@ -1,0 +1,196 @@
+"""Steps: one model, a batch of sources, and the tokens said so far -> logits of the next tokens, with a cache.
+
+    R  rows of the batch    A  answers under way: a row's beams lie side by side, B of them a row    H  heads
+    E  d_kv    I  H E    D  d_model    N  source tokens of the batch    S  source places    P  places for the answer
+    L  places that a query may see    V  vocabulary
+
+Keys are of two kinds: those of the source, which all beams of a row share, and those of the answer, in room made
+beforehand. An encoder-decoder sees the first by cross-attention and the second by its own; a language model sees both
+by its own, the answer behind the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from t5study.decode.rows import inputs_of, real_lengths
+from t5study.decode.weights import Layer, Ready, sees_source_itself
+from t5study.model.attention import buckets
+from t5study.model.passes import HIDDEN, wide
+
+Compiler = Callable[[Callable[..., Tensor]], Callable[..., Any]]
+
+
+class Steps(Protocol):
+    """first() gives the logits (R, V) of the first tokens. Then, again and again: select() says which answers go on,
+    each as often as it is named, the `beams` of a row side by side, and next() takes their last tokens and gives the
+    logits (A, V) of the next."""
+
+    def first(self) -> Tensor: ...
+
+    def select(self, parent_A: np.ndarray, beams: int) -> None: ...
+
+    def next(self, token_A: np.ndarray) -> Tensor: ...
+
+
+def source_of(ready: Ready, source_RS: np.ndarray) -> tuple[tuple[Tensor, ...], Tensor | None, np.ndarray]:
+    """The source's keys beside values (N, 2 I) by layer, row after row; the stream (R, D) that the first token is read
+    from, if there is one already; and each row's places."""
+    model: Any = ready.model
+    inputs = inputs_of(model, source_RS)
+    length_R = real_lengths(source_RS)
+    if sees_source_itself(model):
+        kv, stream_RD = model.prefix(inputs)
+        return kv, stream_RD, length_R + 1  # mesh's position 0 holds the token 0
+    return model.memory(inputs), None, length_R
+
+
+def bias_behind(ready: Ready, places: int) -> Tensor:
+    """The decoder's position bias (H, L) by how far a key lies behind the query."""
+    model = ready.model
+    behind_L = buckets(places, not getattr(model, "two_ways", False))[:places].flip(0)
+    return model.decoder.bias.detach().t()[:, behind_L.to(model.embedding.device)].contiguous()
+
+
+@dataclass(frozen=True)
+class Cache:
+    """By layer: keys (R, H, E, S) and values (R, H, S, E) of the source, both (2, A, H, P, E) of the answers.
+    source_R: real places of the source. bias_HL: by how far a key lies behind the query."""
+
+    source: list[tuple[Tensor, Tensor]]
+    answer: list[Tensor]
+    source_R: Tensor
+    bias_HL: Tensor
+
+
+class TensorSteps:
+    """In torch's operators: for a GPU, for bf16, and with static shapes for a compiler.
+
+    advance: `advance`, or what a compiler made of it. static: shapes stay the same from step to step, and mostly from
+    batch to batch, since a source's places are rounded up to a multiple of 64; rows must then not leave.
+    """
+
+    def __init__(self, ready: Ready, source_RS: np.ndarray, places: int, run: Callable[..., Tensor] | None = None):
+        kv, self.stream_RD, length_R = source_of(ready, source_RS)
+        self.ready, self.static, self.run = ready, run is not None, run or advance
+        self.places, self.place = places, 0
+        heads, device = ready.model.shape.heads, ready.model.embedding.device
+        widest = int(length_R.max()) if not self.static else -(-int(length_R.max()) // 64) * 64
+        along_S = np.arange(widest)
+        seen_RS = along_S < length_R[:, None]
+        at_RS = torch.from_numpy(np.where(seen_RS, (np.cumsum(length_R) - length_R)[:, None] + along_S, 0)).to(device)
+        hidden_RS1 = torch.from_numpy(~seen_RS).to(device)[..., None]
+        source, answer = [], []
+        for kv_NW in kv:
+            k_RSHE, v_RSHE = kv_NW[at_RS].masked_fill(hidden_RS1, 0).unflatten(2, (2, heads, -1)).unbind(2)
+            source.append((k_RSHE.permute(0, 2, 3, 1).contiguous(), v_RSHE.transpose(1, 2).contiguous()))
+            answer.append(kv_NW.new_zeros(2, len(length_R), heads, places, ready.model.shape.d_kv))
+        bias_HL = bias_behind(ready, widest + places)
+        self.cache = Cache(source, answer, torch.from_numpy(length_R).to(device), bias_HL)
+
+    def first(self) -> Tensor:
+        if self.stream_RD is not None:
+            return logits(self.ready, self.stream_RD)
+        return self.next(np.zeros(len(self.cache.source_R), np.int64))
+
+    def select(self, parent_A: np.ndarray, beams: int) -> None:
+        cache = self.cache
+        before = cache.answer[0].shape[1] // len(cache.source_R)
+        row_R = parent_A[::beams] // before
+        parent = torch.from_numpy(parent_A).to(cache.source_R.device)
+        cache = replace(cache, answer=[x.index_select(1, parent) for x in cache.answer])
+        if len(row_R) != len(cache.source_R):
+            row = torch.from_numpy(row_R).to(cache.source_R.device)
+            source = [(k.index_select(0, row), v.index_select(0, row)) for k, v in cache.source]
+            cache = replace(cache, source=source, source_R=cache.source_R[row])
+        self.cache = cache
+
+    def next(self, token_A: np.ndarray) -> Tensor:
+        device, cache = self.cache.source_R.device, self.cache
+        if not self.static:
+            cache = replace(cache, answer=[x[:, :, :, : self.place + 1] for x in cache.answer])
+        place = torch.full((), self.place, dtype=torch.int64, device=device)
+        self.place += 1
+        return self.run(self.ready, cache, torch.from_numpy(token_A).to(device), place)
+
+
+def advance(ready: Ready, cache: Cache, token_A: Tensor, place: Tensor) -> Tensor:
+    """Puts the tokens at this place of their answers -> logits (A, V). All shapes are the arguments'; the cache's
+    answers are written to."""
+    model, dtype = ready.model, ready.dtype
+    own = sees_source_itself(model)
+    x_AD = model.embedding.detach()[token_A]
+    place_1 = place[None]
+    for w, source, answer in zip(ready.layers, cache.source, cache.answer, strict=True):
+        q_AI, kv_AW = (_normed(x_AD, dtype) @ w.qkv).split((w.out.shape[0], 2 * w.out.shape[0]), 1)
+        new_2AH1E = kv_AW.unflatten(1, (2, answer.shape[2], -1)).permute(1, 0, 2, 3)[:, :, :, None]
+        answer.index_copy_(3, place_1, new_2AH1E.to(answer.dtype))
+        x_AD = x_AD + _attend(q_AI, source if own else None, answer, cache, place) @ w.out
+        if w.cross_q is not None and w.cross_out is not None:
+            x_AD = x_AD + _attend(_normed(x_AD, dtype) @ w.cross_q, source, None, cache, place) @ w.cross_out
+        x_AD = _feed(x_AD, w, dtype, model.shape.activation == "gated_gelu")
+    return logits(ready, x_AD)
+
+
+def logits(ready: Ready, x_AD: Tensor) -> Tensor:
+    return _normed(x_AD, ready.dtype) @ ready.head_DV
+
+
+def _feed(x_AD: Tensor, w: Layer, dtype: torch.dtype, gated: bool) -> Tensor:
+    h_AF = _normed(x_AD, dtype) @ w.wi
+    if gated:
+        gate_AF, line_AF = h_AF.chunk(2, 1)
+        h_AF = torch.nn.functional.gelu(gate_AF, approximate="tanh") * line_AF
+    else:
+        h_AF = h_AF.relu()
+    x_AD = x_AD + h_AF @ w.wo
+    if w.adapter_wi is not None and w.adapter_wo is not None:
+        x_AD = x_AD + (_normed(x_AD, dtype) @ w.adapter_wi).relu() @ w.adapter_wo
+    return x_AD
+
+
+def _normed(x_AD: Tensor, dtype: torch.dtype) -> Tensor:
+    """RMS norm without its gain, which the matrix behind it has taken in."""
+    return (x_AD * (x_AD.square().mean(-1, keepdim=True) + 1e-6).rsqrt()).to(dtype)
+
+
+def _attend(
+    q_AI: Tensor, source: tuple[Tensor, Tensor] | None, answer: Tensor | None, cache: Cache, place: Tensor
+) -> Tensor:
+    """One query of each answer over the source's keys, the answer's, or both; (A, I). The position bias is the
+    decoder's own attention's: where the answer is looked at."""
+    heads, rows = len(cache.bias_HL), len(cache.source_R)
+    q_AHE = q_AI.unflatten(1, (heads, -1))
+    far_R = place + cache.source_R if source is not None else place.expand(rows)
+    scores = []
+    if source is not None:
+        q_RHBE = q_AHE.unflatten(0, (rows, -1)).transpose(1, 2)
+        scores_RHBS = (q_RHBE @ source[0]).to(wide(q_AI.dtype))
+        along_S = torch.arange(scores_RHBS.shape[3], device=q_AI.device)
+        if answer is not None:
+            behind_RS = (far_R[:, None] - along_S).clamp(min=0)
+            scores_RHBS = scores_RHBS + cache.bias_HL[:, behind_RS].transpose(0, 1)[:, :, None]
+        hidden_RS = along_S >= cache.source_R[:, None]
+        scores_RHBS = scores_RHBS.masked_fill(hidden_RS[:, None, None], HIDDEN)
+        scores.append(scores_RHBS.transpose(1, 2).flatten(0, 1))
+    if answer is not None:
+        behind_P = place - torch.arange(answer.shape[3], device=q_AI.device)
+        scores_AHP = (answer[0] @ q_AHE[..., None]).squeeze(3).to(wide(q_AI.dtype))
+        scores_AHP = scores_AHP + cache.bias_HL[:, behind_P.clamp(min=0)]
+        scores.append(scores_AHP.masked_fill(behind_P < 0, HIDDEN))
+    p_AHL = torch.cat(scores, 2).softmax(2).to(q_AI.dtype)
+    out_AHE = torch.zeros_like(q_AHE)
+    if source is not None:
+        width = source[1].shape[2]
+        p_RHBS = p_AHL[:, :, :width].unflatten(0, (rows, -1)).transpose(1, 2)
+        out_AHE = out_AHE + (p_RHBS @ source[1]).transpose(1, 2).flatten(0, 1)
+        p_AHL = p_AHL[:, :, width:]
+    if answer is not None:
+        out_AHE = out_AHE + (p_AHL[:, :, None] @ answer[1]).squeeze(2)
+    return out_AHE.flatten(1)
