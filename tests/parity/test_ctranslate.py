@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from little_models import random_pairs, talkative
 
-from t5study import decode
+from t5study.decode import generate
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, pad_rows
 from t5study.ground.store import verify
@@ -36,7 +36,7 @@ def test_likelihoods_and_answers(both: tuple[EncoderDecoder, Asked]):
     source_NS = pad_rows(sources)[0]
     nats_N, _ = decode.target_scores(model, source_NS, pad_rows(targets)[0])
     assert np.abs(asked.nats(sources, targets) - nats_N).max() < 1e-4
-    ours = decode.greedy(model, source_NS, 16)
+    ours = generate.greedy(model, source_NS, 16)
     theirs = asked.answers(sources, 16, beams=1, alpha=0.0, batch_rows=7)
     assert [ids.tolist() for ids in ours] == [ids.tolist() for ids, _ in theirs]
     assert len({len(ids) for ids in ours}) > 1

@@ -15,7 +15,7 @@ import pytest
 import torch
 from little_models import talkative
 
-from t5study import decode
+from t5study.decode import generate
 from t5study.ground.pairs import EOS, Batch, pad_rows
 from t5study.model.architectures import EncoderDecoder
 from t5study.model.released import load_released, load_vocab, save_released
@@ -108,7 +108,7 @@ def test_what_we_write_is_the_same_function_there(exchanged: Exchanged, name: st
     model, shape = load_released(exchanged.folder / name)
     assert shape.tied == VARIANTS[name]["tied"]
     _same(_logits(model), exchanged.logits(name))
-    ours = [ids.tolist() for ids in decode.greedy(model, _rows()[0], 12)]
+    ours = [ids.tolist() for ids in generate.greedy(model, _rows()[0], 12)]
     assert ours == exchanged.answers[name]
     assert any(ours)
 
