@@ -32,6 +32,7 @@ from t5study.model.shapes import Shape
 from t5study.objectives import SpanCorruption
 from t5study.train.loop import TrainRun, train
 from t5study.train.optim import Adafactor, Constant
+from t5study.train.tuning import parse
 
 IDS = Ids(size=1_000)
 SHAPE = Shape(64, 128, 32, 2, 2, 2, IDS.table_rows)
@@ -87,6 +88,21 @@ class Quiet:
 
     def close(self) -> None:
         pass
+
+
+class Watched:
+    """Progress that notes what it is told, and calls `at[step]` when a step is done."""
+
+    def __init__(self, at: dict[int, Any] | None = None):
+        self.at, self.seen, self.closed = at or {}, [], 0
+
+    def update(self, step: int, *, tokens: int, loss: float) -> None:
+        self.seen.append((step, tokens, loss))
+        if step in self.at:
+            self.at[step]()
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 def go(folder: Path, run: TrainRun = RUN, machine: Machine | None = None) -> dict[str, Any]:
@@ -166,7 +182,8 @@ def _child(folder: Path, changes: dict[str, Any]) -> int:
     os.dup2(os.open(folder / "err.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        go(folder, replace(RUN, **changes))
+        changed = {name: parse(value) if name == "tuning" else value for name, value in changes.items()}
+        go(folder, replace(RUN, **changed))
     except Stopped as stopped:
         return stopped.code
     except UserError as error:

@@ -136,6 +136,23 @@ class GradualUnfreezing:
 Tuning = AllParameters | Adapters | GradualUnfreezing
 
 
+def parse(text: str) -> Tuning:
+    """A tuning as it is typed: all, adapters(32), unfreezing or unfreezing(12). UserError for anything else.
+
+    >>> parse("adapters(32)") == Adapters(32), parse("unfreezing") == GradualUnfreezing(12)
+    (True, True)
+    """
+    found = re.fullmatch(r"(all|adapters|unfreezing)(?:\((\d{1,9})\))?", text.strip().lower())
+    match found.groups() if found else None:
+        case ("all", None):
+            return AllParameters()
+        case ("adapters", str(inner)):
+            return Adapters(int(inner))
+        case ("unfreezing", episodes):
+            return GradualUnfreezing(int(episodes or 12))
+    raise UserError(f"tuning: found {text[:60]!r}; give all, adapters(32) or unfreezing(12)")
+
+
 def begin(tuning: Tuning, model: Any, seed: int) -> Any:
     """The model that tuning starts from: this one, or one of the same weights with fresh adapters beside them (whose
     output is zero at first: it is the same function)."""

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_run import RUN, Runs, go, outcome
@@ -47,10 +48,10 @@ def saving(folder: Path) -> bool:
     return any((folder / "checkpoints").glob(".step-*.tmp"))
 
 
-def end_at(runs: Runs, folder: Path, step: int, how: str) -> bool:
+def end_at(runs: Runs, folder: Path, step: int, how: str, **changes: Any) -> bool:
     """Starts the run and ends it once so many steps are in its journal: "kill" at once, "save" kill in the next save,
     or by a signal's name. False if it came to its end before."""
-    pid = runs.start(folder)
+    pid = runs.start(folder, **changes)
     limit = time.monotonic() + DEADLINE_S
     while time.monotonic() < limit and not (folder / "summary.json").exists():
         if rows(folder) >= step and (how != "save" or saving(folder)):
@@ -65,10 +66,10 @@ def end_at(runs: Runs, folder: Path, step: int, how: str) -> bool:
     return code != 0
 
 
-def chain(runs: Runs, folder: Path, ends: list[tuple[int, str]]) -> int:
+def chain(runs: Runs, folder: Path, ends: list[tuple[int, str]], **changes: Any) -> int:
     """Ends one run again and again, then lets it come to its own. Returns how many of the ends hit."""
-    hits = sum(end_at(runs, folder, step, how) for step, how in ends)
-    runs.start(folder)
+    hits = sum(end_at(runs, folder, step, how, **changes) for step, how in ends)
+    runs.start(folder, **changes)
     assert runs.wait() == 0, (folder / "err.txt").read_text()
     return hits
 
@@ -88,6 +89,16 @@ def test_a_run_killed_and_stopped_six_times_ends_in_the_same_bytes(
     ]
     assert chain(runs, tmp_path / "run", ends) == 6
     assert outcome(tmp_path / "run") == unbroken
+
+
+def test_a_run_killed_before_and_after_a_layer_unfreezes_ends_in_the_same_bytes(runs: Runs, tmp_path: Path):
+    """80 steps of two episodes: the lower layers begin to move, and the optimiser to know them, at step 41."""
+    changes = {"steps": 80, "tuning": "unfreezing(2)"}
+    runs.start(tmp_path / "unbroken", **changes)
+    assert runs.wait() == 0
+    ends = [(33, "kill"), (41, "SIGTERM"), (45, "kill"), (55, "save")]
+    assert chain(runs, tmp_path / "run", ends, **changes) == 4
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "unbroken")
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_run import RUN, SHAPE, evaluate, go, losses, make, outcome
+from tiny_run import RUN, SHAPE, Watched, evaluate, go, losses, make, outcome
 
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.journal import read_journal
@@ -31,21 +31,6 @@ from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
 
 SHORT = replace(RUN, steps=12, save_every=5, evaluate_every=4)
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny_pretraining.txt"
-
-
-class Watched:
-    """Progress that notes what it is told, and calls `at[step]` when a step is done."""
-
-    def __init__(self, at: dict[int, Any] | None = None):
-        self.at, self.seen, self.closed = at or {}, [], 0
-
-    def update(self, step: int, *, tokens: int, loss: float) -> None:
-        self.seen.append((step, tokens, loss))
-        if step in self.at:
-            self.at[step]()
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 def run_with(progress: Watched, folder: Path, run: Any = SHORT, evaluate: Any = evaluate) -> dict[str, Any]:
