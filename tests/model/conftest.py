@@ -1,26 +1,3 @@
-"""One thread, so that bytes can be compared; and both kinds of arithmetic."""
+from arithmetic import arithmetic, one_thread
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-from t5study.model import layers, passes
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(params=["loops", "passes"])
-def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The compiled loops, or the same in torch's operators where the loops would have been taken."""
-    if request.param == "passes":
-        monkeypatch.setattr(layers, "loops", passes)
-    return request.param
+__all__ = ["arithmetic", "one_thread"]

@@ -57,7 +57,8 @@ def test_norm(n: int, d: int, seed: int, around: bool) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     heads=st.integers(1, 4), segments=st.integers(1, 4), queries=SIZES, keys=SIZES, seed=SEEDS,
-    biased=st.booleans(), padded=st.booleans(), causal=st.booleans(), scale=st.sampled_from([0.1, 3.0, 60.0]),
+    biased=st.booleans(), padded=st.booleans(), sees=st.sampled_from(["all", "before", "prefix"]),
+    scale=st.sampled_from([0.1, 3.0, 60.0]),
 )  # fmt: skip
 def test_softmax(
     heads: int,
@@ -67,21 +68,32 @@ def test_softmax(
     seed: int,
     biased: bool,
     padded: bool,
-    causal: bool,
+    sees: str,
     scale: float,
 ) -> None:
+    causal = sees != "all"
     keys = queries if causal else keys
     longest = max(queries, keys) + seed % 3
     scores = normal(heads, segments, queries, keys, seed=seed, scale=scale)
     diagonal = normal(heads, 2 * longest - 1, seed=seed + 1) if biased else None
     length = torch.from_numpy(np.random.default_rng(seed).integers(1, keys + 1, segments)) if padded else None
-    agree("softmax_", scores, diagonal, length, causal)
+    prefix = torch.from_numpy(np.random.default_rng(seed + 1).integers(1, keys + 1, segments))
+    prefix = prefix if sees == "prefix" else None
+    agree("softmax_", scores, diagonal, length, causal, prefix)
     p = scores.clone()
-    lse = passes.softmax_(p, diagonal, length, causal)
+    lse = passes.softmax_(p, diagonal, length, causal, prefix)
     assert (p.sum(-1) - 1).abs().max() < 1e-5
+    most = torch.full((segments, 1), keys) if length is None else length[:, None]
+    if causal:
+        own = torch.arange(1, queries + 1) if prefix is None else torch.arange(1, queries + 1).max(prefix[:, None])
+        most = most.min(own)
+    hidden = torch.arange(keys) >= most[..., None]
+    assert not p.masked_select(hidden).any(), "a key that is not seen"
+    if scale < 1:
+        assert (p.masked_select(~hidden) > 0).all(), "a key that should be seen"
     for ops in (loops, passes):
         again = scores.clone()
-        ops.softmax_again_(again, diagonal, length, causal, lse)
+        ops.softmax_again_(again, diagonal, length, causal, lse, prefix)
         torch.testing.assert_close(again, p, rtol=1e-4, atol=1e-6)
     into = torch.zeros_like(diagonal) if diagonal is not None else None
     agree("softmax_backward_", p, normal(*p.shape, seed=seed + 2), into)

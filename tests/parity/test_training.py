@@ -1,6 +1,9 @@
-"""The model against transformers' eager T5 on the same weights: logits within 1e-5, every gradient within 1e-4."""
+"""The encoder-decoder against transformers' eager T5 on the same weights, with either activation, tied and not: logits
+within 1e-5, every gradient within 1e-4."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,13 +11,18 @@ from little_models import SHAPES, random_pairs, rows_of
 from parity.transformers_t5 import peer_loss, peer_name, peer_of
 
 from t5study.model.architectures import arrange, build
+from t5study.model.shapes import Shape
+
+FOUR = [
+    *SHAPES.values(),  # ReLU and tied, gated and untied; and the other way about
+    *(replace(shape, tied=not shape.tied) for shape in SHAPES.values()),
+]
 
 
 @pytest.mark.usefixtures("arithmetic")
-@pytest.mark.parametrize("version", SHAPES)
+@pytest.mark.parametrize("shape", FOUR, ids=lambda shape: f"{shape.activation} {'tied' if shape.tied else 'untied'}")
 @pytest.mark.parametrize(("source", "target"), [(150, 33), (7, 140)])
-def test_logits_and_gradients(version: str, source: int, target: int) -> None:
-    shape = SHAPES[version]
+def test_logits_and_gradients(shape: Shape, source: int, target: int) -> None:
     model = build(shape, seed=3)
     peer = peer_of(model)
     batch = rows_of([[p] for p in random_pairs(6, source, target, shape.table_rows, seed=1)], source, target)
