@@ -96,12 +96,12 @@ class Inputs:
 
     @property
     def label_M(self) -> Tensor:
-        """The labels that the training loss is over."""
-        return self.learned.id_M
+        """The target tokens, in the order of `nats`."""
+        return self.answers.id_M
 
     @property
     def target_row_M(self) -> Tensor:
-        """The row of each target token, in the order of `nats`."""
+        """The row of each."""
         return self.answers.row_M
 
 
@@ -138,7 +138,7 @@ def arrange_joined(batch: Batch, device: str | torch.device = "cpu", *, prefix: 
 
     >>> batch = Batch(*(np.array([x], np.int32) for x in ([7, 1], [1, 1], [0, 1], [8, 9, 1], [1, 1, 1], [0, 1, 2])))
     >>> found = arrange_joined(batch, prefix=True)
-    >>> found.target.id_N.tolist(), found.learned.place_M.tolist(), found.label_M.tolist()
+    >>> found.target.id_N.tolist(), found.learned.place_M.tolist(), found.learned.id_M.tolist()
     ([0, 7, 1, 8, 9], [2, 3, 4], [8, 9, 1])
     """
     source, target, pair_S = _paired(batch)

@@ -58,7 +58,7 @@ def test_no_answer_is_told_by_what_comes_after_it(name: str) -> None:
 def test_a_language_model_learns_all_its_tokens_each_from_those_before_it(name: str) -> None:
     model, text = of_family(name, seed=1), SOURCE + TARGET
     inputs = model.arrange(one_row(SOURCE, TARGET))
-    assert inputs.label_M.tolist() == text
+    assert inputs.learned.id_M.tolist() == text
     logits_MV = model.logits(inputs, inputs.learned)
     for i in range(len(text)):
         changed = [*text[:i], 99, *text[i + 1 :]]
@@ -73,7 +73,7 @@ def test_places_of_a_prefix_see_each_other_and_no_target(name: str) -> None:
     """So their own labels, which they have read, are not learned."""
     model = of_family(name, seed=1)
     inputs = model.arrange(one_row(SOURCE, TARGET))
-    assert inputs.label_M.tolist() == TARGET
+    assert inputs.learned.id_M.tolist() == inputs.label_M.tolist() == TARGET
     streams = []
     for source, target in ((SOURCE, TARGET), (SOURCE, [50, 60, 70, 80, 1]), ([*SOURCE[:5], 99, 1], TARGET)):
         some = model.arrange(one_row(source, target))

@@ -111,12 +111,12 @@ def test_a_joined_sequence(prefix: bool) -> None:
     assert found.target.id_N.tolist() == [0, 7, 8, 1, 9, 0, 9, 1, 7, 8, 0, 9, 1, 0, 9, 1, 9]
     assert found.target.row_N.tolist() == [0] * 10 + [1] * 7
     assert found.target.position_N.tolist() == [*range(10), *range(7)]
-    assert found.answers.id_M.tolist() == [9, 1, 7, 8, 1, 9, 1]
+    assert found.label_M.tolist() == [9, 1, 7, 8, 1, 9, 1]
     assert found.target_row_M.tolist() == [0, 0, 0, 0, 0, 1, 1]
     assert found.answers.place_M is not None
     assert found.answers.place_M.tolist() == [3, 4, 7, 8, 9, 15, 16]
     everything = [7, 8, 1, 9, 1, 9, 1, 7, 8, 1, 9, 1, 9, 1, 9, 1]
-    assert found.label_M.tolist() == (found.answers.id_M.tolist() if prefix else everything)
+    assert found.learned.id_M.tolist() == (found.label_M.tolist() if prefix else everything)
     seen = {}
     for tile in found.decoder:
         assert (tile.prefix_G is None) != prefix

@@ -58,7 +58,7 @@ def test_packed_rows_equal_the_definition(name: str, dropout: str) -> None:
     losses = model.loss_sum(inputs, DROPOUTS[dropout], z_loss=1e-2)
     torch.testing.assert_close(losses.total, expected.total, rtol=1e-5, atol=0)
     torch.testing.assert_close(losses.nats, expected.nats.detach(), rtol=1e-5, atol=0)
-    assert losses.tokens == len(inputs.label_M) == len(expected.logits_MV)
+    assert losses.tokens == len(inputs.learned) == len(expected.logits_MV)
     close(gradients(model, losses.total), gradients(model, expected.total))
     if DROPOUTS[dropout] is None:
         logits_MV = model.logits(inputs, inputs.learned)
