@@ -15,10 +15,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from t5study.feed.mixing import Equal, ExamplesProportional, Temperature
+from t5study.model.shapes import Shape, shape_of
 from t5study.objectives import CausalLM, Denoising, Deshuffle, PrefixLM
+from t5study.train.tuning import Tuning
 
 Objective = PrefixLM | CausalLM | Deshuffle | Denoising
 Mixing = ExamplesProportional | Temperature | Equal
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model is made like, beside a baseline of some shape (section 3.2). name: of `model.architectures`.
+    halved: half the layers in each stack."""
+
+    name: str = "encoder_decoder"
+    halved: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, half the layers" if self.halved else self.name
+
+    def shape(self, baseline: Shape) -> Shape:
+        """Its shape beside an encoder-decoder of that one."""
+        return shape_of(self.name, baseline.halved() if self.halved else baseline)
 
 
 @dataclass(frozen=True)
@@ -30,12 +49,12 @@ class Experiment:
     """
 
     objective: Objective
-    architecture: str
+    architecture: Architecture
     corpus: str
     pretraining: float
     finetuning: float
     mixing: Mixing
-    tuning: str
+    tuning: Tuning
     seed: int = 0
 
     def but(self, **changes: Any) -> Experiment:

@@ -21,8 +21,8 @@ from t5study.study.noise import gain, spread
 from t5study.study.question import Question
 from t5study.study.scores import Cell, Column, Failed, Measured, cell_json, mean_cell, value_of
 from t5study.study.stages import COST, Stage, folder, has, result, stage_id
-from t5study.study.table import Table, find_row
-from t5study.study.tables.objectives import TABLES
+from t5study.study.table import Table
+from t5study.study.tables.declared import SEARCH, TABLES, row_of
 from t5study.study.training import Finetune
 from t5study.tasks.task import Task
 
@@ -137,7 +137,7 @@ class Ledger:
             "runs": runs,
             "noise": noise,
             "gain": brought,
-            "tables": [self._table(table) for table in TABLES],
+            "tables": [self._table(table) for table in TABLES if table in SEARCH or self._begun(table)],
             "rounds": list(rounds),
         }
 
@@ -171,6 +171,10 @@ class Ledger:
             "train_rows": len(task.rows("train")),
             "validation_rows": len(task.evaluation_rows[: self.question.scale.evaluation_rows]),
         }
+
+    def _begun(self, table: Table) -> bool:
+        """Whether any of its variants has been run."""
+        return any(self.runs_of(row.experiment) for row in table.rows if not row.starred)
 
     def _table(self, table: Table) -> dict[str, Any]:
         return {
@@ -227,13 +231,16 @@ def _key(stage: Finetune) -> str:
 
 
 def label(experiment: Experiment) -> str:
-    """What a run is called."""
-    return experiment.objective.label if experiment.pretraining else "no pre-training"
+    """What a run is called: what pre-training hid, and how else it departs from the baseline."""
+    differs = experiment.differs(BASELINE)
+    told = [experiment.objective.label if experiment.pretraining else "no pre-training"]
+    told += [getattr(experiment, name).label for name in ("architecture", "tuning") if name in differs]
+    return ", ".join(told)
 
 
 def paper_figures(experiment: Experiment) -> dict[str, float] | None:
     """The paper's figures of an experiment, if it ran it."""
-    row = find_row(TABLES, experiment)
+    row = row_of(experiment)
     return row.paper if row else None
 
 

@@ -35,14 +35,15 @@ class Setting:
 def unfold(experiment: Experiment, setting: Setting) -> Finetune:
     """An experiment -> its last stage, which holds those before it."""
     scale = setting.scale
-    if experiment.tuning != "all" or experiment.corpus != "study":
-        raise ValueError(f"tuning {experiment.tuning!r} of corpus {experiment.corpus!r}: nothing here can do that")
+    if experiment.corpus != "study":
+        raise ValueError(f"corpus {experiment.corpus!r}: nothing here can do that")
+    shape = experiment.architecture.shape(scale.shape)
     steps = round(scale.pretrain_steps * experiment.pretraining)
     start = Pretrain(
         tokens=setting.tokens,
         objective=experiment.objective,
-        shape=scale.shape,
-        architecture=experiment.architecture,
+        shape=shape,
+        architecture=experiment.architecture.name,
         steps=steps,
         rows=scale.pretrain_rows,
         source_length=scale.source_length,
@@ -58,8 +59,8 @@ def unfold(experiment: Experiment, setting: Setting) -> Finetune:
         vocabulary=setting.vocabulary,
         tasks=setting.tasks,
         mixing=experiment.mixing,
-        shape=scale.shape,
-        architecture=experiment.architecture,
+        shape=experiment.tuning.shape(shape),
+        architecture=experiment.architecture.name,
         steps=round(scale.finetune_steps * experiment.finetuning),
         rows=scale.finetune_rows,
         source_length=scale.source_length,
@@ -72,4 +73,5 @@ def unfold(experiment: Experiment, setting: Setting) -> Finetune:
         evaluation_rows=scale.evaluation_rows,
         seed=experiment.seed,
         save_every=scale.save_every,
+        tuning=experiment.tuning,
     )

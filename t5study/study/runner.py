@@ -26,7 +26,7 @@ from t5study.study.ledger import NO_PRETRAINING, Ledger, seeds_of
 from t5study.study.question import ask, workers_here
 from t5study.study.stages import COST, Stage, folder, has, needed, stage_id
 from t5study.study.table import Table
-from t5study.study.tables.objectives import TABLES
+from t5study.study.tables.declared import TABLES
 from t5study.study.training import Finetune, Pretrain
 
 _PROBE_FLOPS = 4e11  # a probe's step is cut to so much, and its time multiplied
@@ -198,9 +198,10 @@ def _probe(stage: Pretrain | Finetune, machine: Machine) -> float:
     import numpy as np
 
     from t5study.model import architectures
+    from t5study.model.shapes import flops
 
     use(machine)
-    row = stage.shape.flops(stage.source_length, stage.target_length)
+    row = flops(stage.shape, stage.architecture, stage.source_length, stage.target_length)
     rows = max(1, min(stage.rows, int(_PROBE_FLOPS / row)))
     model = architectures.build(stage.shape, 0, stage.architecture)
     model.to(machine.device)
@@ -217,7 +218,7 @@ def _probe(stage: Pretrain | Finetune, machine: Machine) -> float:
     for _ in range(4):
         began = time.perf_counter()
         dropout = architectures.Dropout(stage.dropout, 0, len(times)) if stage.dropout else None
-        model.loss_sum(architectures.arrange(batch, machine.device), dropout, stage.z_loss).total.backward()
+        model.loss_sum(model.arrange(batch, machine.device), dropout, stage.z_loss).total.backward()
         optimizer.step(0.0)
         times.append(time.perf_counter() - began)
     measured = min(times[1:]) * stage.rows / rows * stage.steps

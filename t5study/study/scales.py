@@ -89,7 +89,7 @@ def _rows(pieces: int) -> int:
 
 SMOKE = Scale(
     name="smoke",
-    shape=Shape(32, 64, 16, 2, 1, 1, _rows(300)),
+    shape=Shape(32, 64, 16, 2, 2, 2, _rows(300)),  # half of the layers (Table 2) is another model
     pieces=300,
     vocabulary_characters=200_000,
     max_tokens=20_000,

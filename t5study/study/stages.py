@@ -22,6 +22,7 @@ from t5study.ground.store import MANIFEST, Store, fingerprint, read_json, write_
 
 RESULT, COST = "result.json", "cost.json"
 UNSIGNED: Any = {"fingerprint": False}  # metadata of a field that is in no fingerprint
+IF_SET: Any = {"fingerprint": "if set"}  # of one that is in none at its default
 _PREPARATION_S = 5.0
 
 

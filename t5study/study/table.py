@@ -2,7 +2,8 @@
 
 1. A row differs from BASELINE only on its table's axes. (The seed is never an axis: it is noise.)
 2. The starred row is derived: the row that equals BASELINE.
-3. The paper's figures stand beside the row as printed; where the paper slips, the row says so in `erratum`.
+3. The paper's figures stand beside the row as printed; where the paper slips, the right ones do, and `erratum` says
+   what was printed.
 """
 
 from __future__ import annotations

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from t5study.ground.store import fingerprint, verify, write_json
-from t5study.model.shapes import Shape
+from t5study.model.shapes import Shape, flops
 from t5study.study.experiment import Mixing, Objective
 from t5study.study.material import Chosen, Tokens, Vocabulary
-from t5study.study.stages import RESULT, UNSIGNED, Place, Stage
+from t5study.study.stages import IF_SET, RESULT, UNSIGNED, Place, Stage
 from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
+from t5study.train.tuning import AllParameters, Tuning
 
 if TYPE_CHECKING:
     from t5study.evaluate import Evaluation
@@ -46,7 +47,7 @@ class Pretrain(Stage):
 
     @property
     def label(self) -> str:
-        return f"pretrain {self.objective.label}" + _seed(self.seed)
+        return f"pretrain {self.objective.label}" + _made_like(self.architecture) + _seed(self.seed)
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -63,8 +64,7 @@ class Pretrain(Stage):
 
     @property
     def work(self) -> float:
-        flops = self.steps * self.rows * self.shape.flops(self.source_length, self.target_length)
-        return _START_S + flops / _FLOPS_PER_S
+        return _START_S + self.steps * self.rows * _row(self) / _FLOPS_PER_S
 
     def build(self, work: Path, place: Place) -> None:
         from t5study.corpus.tokens import TokenStore
@@ -99,7 +99,7 @@ class Pretrain(Stage):
         )
         model = architectures.build(shape, self.seed, self.architecture)
         train(run, model, stream, work, place.machine, label=self.label, progress=place.progress)
-        _finish(work, model, vocab, _trained(work) | {"parameters": shape.parameters})
+        _finish(work, model, vocab, _trained(work, model))
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,14 @@ class Finetune(Stage):
     evaluation_rows: int | None
     seed: int
     save_every: int = field(compare=False, metadata=UNSIGNED)
+    tuning: Tuning = field(default=AllParameters(), metadata=IF_SET)
     kind: ClassVar[str] = "finetune"
 
     @property
     def label(self) -> str:
-        return f"finetune {self.start.objective.label if self.start else 'no pre-training'}" + _seed(self.seed)
+        told = f"finetune {self.start.objective.label if self.start else 'no pre-training'}"
+        tuned = "" if self.tuning == AllParameters() else f", {self.tuning.label}"
+        return told + _made_like(self.architecture) + tuned + _seed(self.seed)
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -147,12 +150,11 @@ class Finetune(Stage):
         """The part of `work` that is scoring. Answers are made token by token: a row scored costs about what a packed
         row trained does."""
         rows = self.steps // self.evaluate_every * len(self.tasks) * (self.evaluation_rows or 1000)
-        return rows * self.shape.flops(self.source_length, self.target_length) / _FLOPS_PER_S
+        return rows * _row(self) / _FLOPS_PER_S
 
     @property
     def work(self) -> float:
-        flops = self.steps * self.rows * self.shape.flops(self.source_length, self.target_length)
-        return _START_S + flops / _FLOPS_PER_S + self.scoring
+        return _START_S + self.steps * self.rows * _row(self) / _FLOPS_PER_S + self.scoring
 
     def build(self, work: Path, place: Place) -> None:
         from t5study import evaluate as room
@@ -160,6 +162,7 @@ class Finetune(Stage):
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
         from t5study.train.loop import TrainRun, train
+        from t5study.train.tuning import begin
 
         if _finished(work):
             return
@@ -167,7 +170,7 @@ class Finetune(Stage):
         tasks = [task.load(place.store) for task in self.tasks]
         if self.start:
             verify(place.folder(self.start))
-            model, shape = released.load_released(place.folder(self.start) / "model")
+            model = begin(self.tuning, released.load_released(place.folder(self.start) / "model")[0], self.seed)
         else:
             shape = replace(self.shape, table_rows=vocab.ids.table_rows)
             model = architectures.build(shape, self.seed, self.architecture)
@@ -175,7 +178,7 @@ class Finetune(Stage):
         rates = self.mixing.rates([len(source) for source in sources])
         stream = Stream(Mixture(sources, rates, self.seed), self.rows, self.source_length, self.target_length)
         run = TrainRun(
-            shape=shape,
+            shape=model.shape,
             architecture=self.architecture,
             steps=self.steps,
             rows=self.rows,
@@ -190,6 +193,7 @@ class Finetune(Stage):
             init=fingerprint(self.start) if self.start else "fresh",
             z_loss=self.z_loss,
             evaluate_every=self.evaluate_every,
+            tuning=self.tuning,
         )
 
         def score(step: int, model: Any) -> dict[str, Any]:
@@ -219,19 +223,28 @@ class Finetune(Stage):
         )
         scores, steps = _scores(work, [task.name for task in tasks])
         _keep_predictions(work, steps | {self.steps})
-        _finish(work, model, vocab, _trained(work) | {"parameters": shape.parameters, "tasks": scores})
+        _finish(work, model, vocab, _trained(work, model) | {"tasks": scores})
 
     def _lengths(self, task: Task) -> tuple[int, int]:
         """Tokens that a task's rows are trimmed to: the task's, but no more than a packed row holds."""
         return min(task.input_length, self.source_length), min(task.target_length, self.target_length)
 
 
+def _row(stage: Pretrain | Finetune) -> int:
+    """FLOPs to train on one row."""
+    return flops(stage.shape, stage.architecture, stage.source_length, stage.target_length)
+
+
+def _made_like(architecture: str) -> str:
+    return "" if architecture == "encoder_decoder" else f", {architecture}"
+
+
 def _seed(seed: int) -> str:
     return f", seed {seed}" if seed else ""
 
 
-def _trained(work: Path) -> dict[str, Any]:
-    """What a run's journal comes to."""
+def _trained(work: Path, model: Any) -> dict[str, Any]:
+    """What a run came to. trainable: of its parameters, those that the last step moved."""
     with open(work / "journal.jsonl", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return {
@@ -239,6 +252,8 @@ def _trained(work: Path) -> dict[str, Any]:
         "last_loss": rows[-1]["loss"],
         "tokens": sum(row["tokens"] for row in rows),
         "target_tokens": sum(row["target_tokens"] for row in rows),
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "trainable": rows[-1]["trainable"],
     }
 
 

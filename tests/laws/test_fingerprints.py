@@ -14,11 +14,13 @@ from t5study.ground.machine import Machine
 from t5study.ground.store import canonical, fingerprint
 from t5study.objectives import Denoising, PrefixLM, ReplaceSpans, SpanCorruption
 from t5study.study.baseline import BASELINE
+from t5study.study.experiment import Architecture
 from t5study.study.material import Chosen, Corpus, GivenRows
 from t5study.study.plans import unfold
 from t5study.study.scales import SCALES, SMOKE
 from t5study.study.stages import Stage, needed, stage_id
 from t5study.train.optim import Constant
+from t5study.train.tuning import Adapters
 
 
 def test_three_and_three_point_nought_are_one_experiment():
@@ -34,12 +36,12 @@ def test_three_and_three_point_nought_are_one_experiment():
 def test_every_field_of_an_experiment_counts():
     others = {
         "objective": PrefixLM(),
-        "architecture": "prefix_lm",
+        "architecture": Architecture("prefix_lm"),
         "corpus": "other",
         "pretraining": 2.0,
         "finetuning": 2.0,
         "mixing": Equal(),
-        "tuning": "adapters",
+        "tuning": Adapters(32),
         "seed": 1,
     }
     assert set(others) == {field.name for field in dataclasses.fields(BASELINE)}

@@ -19,7 +19,9 @@ from t5study.study.plans import unfold
 from t5study.study.runner import chosen_tables, experiments_of
 from t5study.study.scales import LAPTOP, SCALES, SMOKE, find
 from t5study.study.stages import RESULT, Place, build, needed, stage_id
-from t5study.study.tables.objectives import TABLES
+from t5study.study.tables.architectures import TABLE_2
+from t5study.study.tables.declared import SEARCH, TABLES
+from t5study.study.tables.strategies import TABLE_10
 from t5study.study.training import Pretrain
 
 
@@ -42,12 +44,42 @@ def test_parents_come_first_and_each_once():
 
 
 def test_all_tables_share_what_they_share():
-    """28 rows come to 18 runs: 13 objectives, two more seeds of the baseline, three without pre-training."""
-    rows = [row for table in TABLES for row in table.rows]
-    assert len(rows) == 18
-    stages = needed(unfold(one, toy_setting()) for one in experiments_of(TABLES, 3))
-    kinds = [stage.kind for stage in stages.values()]
-    assert (kinds.count("pretrain"), kinds.count("finetune")) == (15, 18)
+    """18 rows of the search come to 18 runs: 13 objectives, two more seeds of the baseline, three without pre-training.
+    16 more rows come to 8 pre-trainings (four more architectures, twice) and five more ways of tuning."""
+    for tables, rows, expected in ((SEARCH, 18, (15, 18)), (TABLES, 34, (23, 31))):
+        assert sum(len(table.rows) for table in tables) == rows
+        stages = needed(unfold(one, toy_setting()) for one in experiments_of(tables, 3))
+        kinds = [stage.kind for stage in stages.values()]
+        assert (kinds.count("pretrain"), kinds.count("finetune")) == expected
+
+
+def test_every_architecture_has_its_shape_and_half_the_layers_are_half():
+    shapes = {}
+    for row in TABLE_2.rows:
+        stage = unfold(row.experiment, toy_setting())
+        assert stage.start is not None
+        assert (stage.shape, stage.architecture) == (stage.start.shape, stage.start.architecture)
+        shapes[row.label.partition(": ")[2]] = (
+            stage.architecture,
+            stage.shape.encoder_layers,
+            stage.shape.decoder_layers,
+        )
+    assert shapes == {
+        "Encoder-decoder": ("encoder_decoder", 2, 2),
+        "Enc-dec, shared": ("shared_encoder_decoder", 2, 2),
+        "Enc-dec, 6 layers": ("encoder_decoder", 1, 1),
+        "Language model": ("language_model", 0, 2),
+        "Prefix LM": ("prefix_lm", 0, 2),
+    }
+
+
+def test_ways_of_tuning_share_their_pretraining():
+    stages = [unfold(row.experiment, toy_setting()) for row in TABLE_10.rows]
+    assert len({stage_id(stage) for stage in stages}) == 6
+    assert len({stage.start for stage in stages}) == 1
+    assert [stage.shape.adapter for stage in stages] == [0, 32, 128, 512, 2048, 0]
+    assert stages[1].label == "finetune replace spans 15%, adapters, d=32"
+    assert stages[5].label == "finetune replace spans 15%, gradual unfreezing, 12 episodes"
 
 
 def test_without_pretraining_the_objective_does_not_matter():
@@ -71,9 +103,8 @@ def test_pretraining_is_in_units_of_the_scale():
 
 
 def test_what_nothing_can_do_yet_is_not_passed_over():
-    for change in ({"tuning": "adapters"}, {"corpus": "other"}):
-        with pytest.raises(ValueError, match="nothing here can do that"):
-            unfold(BASELINE.but(**change), toy_setting())
+    with pytest.raises(ValueError, match="nothing here can do that"):
+        unfold(BASELINE.but(corpus="other"), toy_setting())
 
 
 def test_rows_hold_what_the_objective_makes():
@@ -100,9 +131,9 @@ def test_every_scale_ends_fine_tuning_with_an_evaluation(scale):
 
 def test_tables_are_chosen_by_number():
     assert chosen_tables("all") == TABLES
-    assert [table.number for table in chosen_tables("7,4")] == ["4", "7"]
+    assert [table.number for table in chosen_tables("10,7,4")] == ["4", "7", "10"]
     for text, found in [("4,9", "'9'"), ("", "''"), ("four", "'four'")]:
-        with pytest.raises(UserError, match=f"--tables: found {found}; give all, or some of 1, 4, 5, 6, 7"):
+        with pytest.raises(UserError, match=f"--tables: found {found}; give all, or some of 1, 2, 4, 5, 6, 7, 10"):
             chosen_tables(text)
 
 

@@ -1,0 +1,17 @@
+"""All tables of the paper that can be run, in its order."""
+
+from __future__ import annotations
+
+from t5study.study.experiment import Experiment
+from t5study.study.table import Row, find_row
+from t5study.study.tables.architectures import TABLE_2
+from t5study.study.tables.objectives import TABLES as SEARCH
+from t5study.study.tables.strategies import TABLE_10
+
+TABLES = tuple(sorted((*SEARCH, TABLE_2, TABLE_10), key=lambda table: int(table.number)))
+
+
+def row_of(experiment: Experiment) -> Row | None:
+    """The row that is this experiment (whatever its seed), with the paper's figures of it. Prefix language modelling
+    stands in Tables 2 and 4 with two sets of figures: Table 4's is taken, beside which the rounds stand."""
+    return find_row((*SEARCH, *TABLES), experiment)
