@@ -19,7 +19,7 @@ from torch import nn
 from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
-from t5study.model.architectures import Dropout, arrange
+from t5study.model.architectures import Dropout
 from t5study.train.optim import movable
 
 
@@ -68,7 +68,7 @@ def gradients(
         if part is not batch and part.target_tokens == 0:
             continue
         masks = Dropout(dropout, seed, step, first_row=first) if dropout else None
-        inputs = arrange(part, machine.device)
+        inputs = model.arrange(part, machine.device)
         with torch.autocast(machine.device, torch.bfloat16, enabled=machine.precision == "bf16"):
             losses = model.loss_sum(inputs, dropout=masks, z_loss=z_loss)
         (losses.total / target_tokens).backward()
