@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_run import make
+from tiny_run import SHAPE, make
 
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
+from t5study.model.architectures import build
+from t5study.model.shapes import ARCHITECTURES, shape_of
 from t5study.train.step import gradients
 
 SETTINGS: dict[str, Any] = {"seed": 5, "z_loss": 1e-4}
@@ -37,10 +39,17 @@ def uneven(batch: Batch) -> Batch:
     )
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("micro_batch", [1, 2, 3])
-def test_micro_batches_come_to_one_big_batch(micro_batch: int, dropout: float):
-    model, stream = make()
+@pytest.mark.parametrize(
+    ("architecture", "micro_batch", "dropout"),
+    [
+        *(("encoder_decoder", micro_batch, dropout) for micro_batch in (1, 2, 3) for dropout in (0.0, 0.3)),
+        *((name, 1, 0.3) for name in ARCHITECTURES[1:]),
+    ],
+)
+def test_micro_batches_come_to_one_big_batch(architecture: str, micro_batch: int, dropout: float):
+    """Whatever the loss is over: targets, or what a language model reads too, of a row without a target as well."""
+    stream = make()[1]
+    model = build(shape_of(architecture, SHAPE), 3, architecture)
     batch = uneven(stream.batch(0)[0])
     whole, expected = taken(model, batch, dropout)
     cut, found = taken(model, batch, dropout, micro_batch=micro_batch)
@@ -63,6 +72,15 @@ def test_the_loss_is_a_sum_over_the_targets_of_the_step():
     assert math.fsum(loss / row.target_tokens for loss, row in zip(alone, rows, strict=True)) / 3 != pytest.approx(
         whole.loss, rel=1e-3
     )
+
+
+def test_a_language_models_loss_is_a_mean_over_all_it_reads():
+    model, stream = build(shape_of("language_model", SHAPE), 3, "language_model"), make()[1]
+    batch = uneven(stream.batch(0)[0])
+    found, _ = taken(model, batch)
+    whole = model.loss_sum(model.arrange(batch))
+    assert whole.tokens == batch.tokens > batch.target_tokens == found.target_tokens
+    assert found.loss == pytest.approx(float(whole.nats) / batch.tokens, rel=1e-5)
 
 
 def test_dropout_is_a_function_of_the_step():
