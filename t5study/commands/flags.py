@@ -176,13 +176,14 @@ def build_parser() -> Parser:
         "--tokens my-tokens --vocab my.model --size tiny --steps 1000 --out my-run",
     )
     pretrain.add_argument("--tokens", type=folder, help="folder that `corpus tokens` wrote")
-    pretrain.add_argument("--vocab", type=folder, help="the .model the tokens were made with")
+    pretrain.add_argument("--vocab", type=folder, help="the .model the tokens were made with, or: bytes")
     pretrain.add_argument(
         "--objective", default="span_corruption(rate=0.15, mean_span=3)", help="`t5study show` lists them"
     )
     pretrain.add_argument(
-        "--size", default="tiny", help="pico, tiny, mini (laptops), small, base, large, v1.1-small ..."
+        "--size", default="tiny", help="pico, tiny, mini (laptops), small, base ... (`t5study model describe`)"
     )
+    _architecture(pretrain)
     _training(pretrain, steps=1000, rate="0.01 for adafactor, 0.001 for adamw; then 1/sqrt(step) after step 10,000")
     finetune = _leaf(
         train,
@@ -195,8 +196,15 @@ def build_parser() -> Parser:
     _checkpoint(finetune)
     _tasks(finetune)
     _training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw")
+    finetune.add_argument(
+        "--tuning",
+        default="all",
+        help="which weights move: all, adapters(32), unfreezing(12) (from the top layer down)",
+    )
     finetune.add_argument("--target-length", type=Whole(2, 65_536), default=64, help="target tokens a row")
     finetune.add_argument("--evaluate-every", type=Whole(0), default=0, help="steps between evaluations, 0 for none")
+
+    _model(commands)
 
     evaluate = _leaf(
         commands,
@@ -271,6 +279,31 @@ def build_parser() -> Parser:
     )
     report.add_argument("--out", type=folder, default=Path("study-laptop"), help="folder of the study")
     return parser
+
+
+def _model(commands: Any) -> None:
+    model = _group(commands, "model", "what a size takes, before anything is made")
+    leaf = _leaf(
+        model,
+        "describe",
+        "model.describe",
+        "Parameters, FLOPs and memory of a size, by arithmetic, part by part: to answer with it and to fine-tune it.",
+        "11b\n  t5study model describe base --architecture prefix_lm --adapter 128",
+    )
+    leaf.add_argument("name", help="pico, small, base, large, 3b, 11b, v1.1-xl, mt5-base, byt5-small, base-6 ...")
+    _architecture(leaf)
+    leaf.add_argument("--adapter", type=Whole(0, 2**20), default=0, help="inner size of adapters, 0 for none")
+    leaf.add_argument("--source-length", type=Whole(1, 2**20), default=512, help="source tokens of a pair")
+    leaf.add_argument("--target-length", type=Whole(1, 2**20), default=114, help="target tokens of a pair")
+    leaf.add_argument("--json", action="store_true", help="write all of it as JSON")
+
+
+def _architecture(parser: Parser) -> None:
+    parser.add_argument(
+        "--architecture",
+        default="encoder_decoder",
+        help="encoder_decoder, shared_encoder_decoder, language_model or prefix_lm, beside that size",
+    )
 
 
 class Version(argparse.Action):

@@ -36,15 +36,14 @@ def pretrain(args: argparse.Namespace) -> None:
     from t5study.feed.stream import Stream
     from t5study.ground.store import digest_file
     from t5study.model import architectures, shapes
-    from t5study.train.loop import TrainRun
     from t5study.train.optim import InverseSquareRoot
-    from t5study.vocab import Vocab
+    from t5study.vocab import load_vocab
 
     machine = machine_of(args)
     objective = objectives.parse(args.objective)
     lengths = objective.lengths(args.source_length)
-    vocab = Vocab.load(args.vocab)
-    shape = shapes.size(args.size, vocab.ids.table_rows)
+    vocab = load_vocab(args.vocab)
+    shape = shapes.shape_of(args.architecture, shapes.size(args.size, vocab.ids.table_rows))
     store = TokenStore.open(args.tokens)
     if store.vocab_digest != vocab.digest:
         raise UserError(
@@ -52,18 +51,12 @@ def pretrain(args: argparse.Namespace) -> None:
             "`t5study corpus tokens` with this one"
         )
     tokens = digest_file(args.tokens / "tokens.npy")
-    run = TrainRun(
+    run = _run(
+        args,
         shape=shape,
-        architecture="encoder_decoder",
-        steps=args.steps,
-        rows=args.rows,
-        source_length=args.source_length,
+        architecture=args.architecture,
         target_length=lengths.targets,
-        optimizer=_optimizer(args),
         schedule=InverseSquareRoot(scale=_rate(args, "pretrain") * 100),
-        dropout=args.dropout,
-        seed=args.seed,
-        save_every=args.save_every,
         data=(objective, tokens, digest_file(args.tokens / "offsets.npy"), vocab.digest),
         init="fresh",
     )
@@ -72,9 +65,9 @@ def pretrain(args: argparse.Namespace) -> None:
         args,
         run,
         machine,
-        lambda: architectures.build(shape, args.seed),
+        lambda: architectures.build(shape, args.seed, args.architecture),
         Stream(source, args.rows, args.source_length, lengths.targets),
-        args.vocab,
+        vocab.path,
         label=f"pretrain {objective.label}",
         title=f"T5 {args.size}, pre-trained by {objective.label}",
         objective=args.objective,
@@ -88,30 +81,27 @@ def finetune(args: argparse.Namespace) -> None:
     from t5study.feed.mixing import ExamplesProportional, Mixture
     from t5study.feed.stream import Stream
     from t5study.model import released
-    from t5study.train.loop import TrainRun
+    from t5study.train import tuning
     from t5study.train.optim import Constant
 
     machine = machine_of(args)
     tasks = tasks_of(args)
+    how = tuning.parse(args.tuning)
     model, shape = released.load_released(args.checkpoint)
     vocab = released.load_vocab(args.checkpoint, shape, args.vocab)
+    model = tuning.begin(how, model, args.seed)
     init = released.digest(args.checkpoint)
     mixing = ExamplesProportional(limit=2**19)
-    run = TrainRun(
-        shape=shape,
-        architecture="encoder_decoder",
-        steps=args.steps,
-        rows=args.rows,
-        source_length=args.source_length,
+    run = _run(
+        args,
+        shape=model.shape,
+        architecture=model.architecture,
         target_length=args.target_length,
-        optimizer=_optimizer(args),
         schedule=Constant(_rate(args, "finetune")),
-        dropout=args.dropout,
-        seed=args.seed,
-        save_every=args.save_every,
         data=(tuple(task.value for task in tasks), mixing, vocab.digest),
         init=init,
         evaluate_every=args.evaluate_every,
+        tuning=how,
     )
     lengths = {"source_length": args.source_length, "target_length": args.target_length}
     sources = [evaluate.task_source(task, vocab, args.seed, **lengths) for task in tasks]
@@ -133,6 +123,22 @@ def finetune(args: argparse.Namespace) -> None:
         title=f"T5, fine-tuned on {names}",
         tasks=[f"{task.name} ({len(task.rows('train')):,} rows, {task.digest})" for task in tasks],
         started_from=f"xxh3 {init}",
+    )
+
+
+def _run(args: argparse.Namespace, **own: Any) -> TrainRun:
+    """A run as the flags of both commands have it, with what is a command's own."""
+    from t5study.train.loop import TrainRun
+
+    return TrainRun(
+        steps=args.steps,
+        rows=args.rows,
+        source_length=args.source_length,
+        optimizer=_optimizer(args),
+        dropout=args.dropout,
+        seed=args.seed,
+        save_every=args.save_every,
+        **own,
     )
 
 
@@ -172,6 +178,8 @@ def _train(
             "seed": run.seed,
             "run": name,
         }
+        if summary["trainable"] < summary["parameters"]:
+            facts["tuning"] = f"{run.tuning.label}: {summary['trainable']:,} of {summary['parameters']:,} parameters"
         facts |= {name: summary[name] for name in ("first_loss", "last_loss", "tokens", "target_tokens")}
         save_released(model, out / "model", vocab_path=vocab_path, **card, **facts, rerun=_again(args))
         first, last = summary["first_loss"], summary["last_loss"]
