@@ -1,13 +1,11 @@
-"""Commands that use a model: evaluate, answer."""
+"""The command evaluate: a model and tasks -> scores."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack
 
 from t5study.commands.asked import machine_of, needs, tasks_of
-from t5study.ground.errors import UserError
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -45,16 +43,3 @@ def _line(name: str, summary: dict) -> str:
     numbers = [f"{one} {said(value, intervals[one], 1)}" for one, value in summary["metrics"].items()]
     nats = f"{said(summary['nats_per_token'], intervals['nats'], 3)} nats a target token"
     return f"{name}: {', '.join([*numbers, nats])}; {summary['n']} examples, {summary['unreadable']} unreadable"
-
-
-def answer(args: argparse.Namespace) -> None:
-    from t5study.answer import answer as ask
-
-    prompts = args.prompt
-    if not prompts:
-        if sys.stdin is None:
-            raise UserError("command line: found no prompt, and standard input is closed; give a prompt")
-        prompts = [line.rstrip("\r\n") for line in sys.stdin]
-    machine = machine_of(args)
-    for text in ask(args.checkpoint, prompts, args.max_length, vocab=args.vocab, device=machine.device):
-        print(text)

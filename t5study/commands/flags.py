@@ -70,6 +70,19 @@ class Real:
         return value
 
 
+def size(text: str) -> int:
+    """Bytes: 5GB, 500MB, 20kB or a plain number.
+
+    >>> size("5GB"), size("20000")
+    (5000000000, 20000)
+    """
+    found = re.fullmatch(r"(\d{1,12})\s*(|[kKMG]B)", text.strip())
+    value = int(found[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[found[2][:1].upper()] if found else 0
+    if not 1 <= value <= 10**15:
+        raise argparse.ArgumentTypeError(f"found {text[:40]!r}, give a size such as 500MB or 5GB")
+    return value
+
+
 def place(text: str) -> str:
     """A path, a pattern or an address: ~ and $VARIABLES are expanded; what is not set, or is no path, is refused."""
     for name in re.findall(r"\$\{?(\w+)", text):
@@ -221,19 +234,8 @@ def build_parser() -> Parser:
     )
     _machine(evaluate)
 
-    answer = _leaf(
-        commands,
-        "answer",
-        "evaluate.answer",
-        "Answer prompts with a trained model, greedily, one line each. Without a prompt, the lines of standard input "
-        "are answered. <extra_id_0> in a prompt is the sentinel: a pre-trained model fills it.",
-        "my-tuned/model 'is it large? a whale'",
-    )
-    answer.add_argument("checkpoint", type=folder, help="folder of a model")
-    answer.add_argument("prompt", nargs="*", help="texts to answer; put -- before one that begins with a dash")
-    _vocab(answer)
-    answer.add_argument("--max-length", type=Whole(1, 65_536), default=64, help="tokens of the longest answer")
-    _machine(answer)
+    _answer(commands)
+    _exchange(commands)
 
     show = _leaf(
         commands,
@@ -304,6 +306,70 @@ def _architecture(parser: Parser) -> None:
         default="encoder_decoder",
         help="encoder_decoder, shared_encoder_decoder, language_model or prefix_lm, beside that size",
     )
+
+
+def _answer(commands: Any) -> None:
+    answer = _leaf(
+        commands,
+        "answer",
+        "answer.answer",
+        "Answer prompts with a trained model, one line each. Without a prompt or a file, the lines of standard input "
+        "are answered. <extra_id_0> in a prompt is the sentinel: a pre-trained model fills it.",
+        "my-tuned/model 'is it large? a whale'",
+    )
+    answer.add_argument("checkpoint", type=folder, help="folder of a model")
+    answer.add_argument("prompt", nargs="*", help="texts to answer; put -- before one that begins with a dash")
+    answer.add_argument(
+        "--file", type=folder, action="append", help='prompts, one a line; .jsonl: {"input": ...} a line; - is stdin'
+    )
+    answer.add_argument("--json", action="store_true", help="write JSON lines with input, answer and score")
+    _vocab(answer)
+    answer.add_argument("--max-length", type=Whole(1, 8192), default=64, help="tokens of the longest answer")
+    answer.add_argument("--beams", type=Whole(1, 512), default=1, help="search with this many (T5: 4); 1 is greedy")
+    answer.add_argument("--alpha", type=Real(0, 100), help="weight of the length of beams (default: 0.6)")
+    answer.add_argument("--temperature", type=Real(1e-3, 1e3), help="sample, from logits over this")
+    answer.add_argument("--top-k", type=Whole(0), help="sample from this many likeliest tokens, 0 for all")
+    answer.add_argument("--top-p", type=Real(0, 1, open=True), help="sample from the fewest tokens this probable")
+    answer.add_argument("--seed", type=Whole(0, 2**62), help="sample other answers with another one")
+    answer.add_argument(
+        "--ensemble", type=folder, action="append", default=[], metavar="MODEL", help="a further model to answer with"
+    )
+    answer.add_argument(
+        "--average", choices=["logits", "probabilities"], default="logits", help="what the models of --ensemble average"
+    )
+    answer.add_argument("--precision", choices=["float32", "int8"], default="float32", help="int8: smaller, on a CPU")
+    answer.add_argument("--backend", choices=["torch", "ctranslate2"], default="torch", help="who computes")
+    answer.add_argument("--batch-rows", type=Whole(1, 65_536), default=64, help="prompts a batch")
+    answer.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU if torch sees one")
+    answer.add_argument("--threads", type=Whole(1, 1024), help="threads (default: 1)")
+
+
+def _exchange(commands: Any) -> None:
+    bring = _leaf(
+        commands,
+        "import",
+        "exchange.bring",
+        "Bring a published model in: a Hugging Face folder (T5, T5 1.1, mT5, ByT5, Flan-T5; safetensors) or a T5X "
+        "checkpoint. What comes out is a folder like those that `train` writes.",
+        "checkpoint_1000000 my-t5 --vocab spiece.model",
+    )
+    bring.add_argument("where", type=folder, help="folder of Hugging Face, or a T5X checkpoint")
+    out = _leaf(
+        commands,
+        "export",
+        "exchange.export",
+        "Write a model for others: a Hugging Face folder (which every model's folder is already; --max-shard-size cuts "
+        "it), or one that CTranslate2 reads.",
+        "my-tuned/model my-model.ct2 --format ctranslate2",
+    )
+    out.add_argument("checkpoint", type=folder, help="folder of a model")
+    for leaf in (bring, out):
+        leaf.add_argument("out", type=folder, help="folder to write; must not exist")
+        _vocab(leaf)
+        leaf.add_argument(
+            "--max-shard-size", type=size, default="5GB", help="most bytes of a file of weights: 500MB, 5GB"
+        )
+    out.add_argument("--format", choices=["huggingface", "ctranslate2"], default="huggingface", help="who reads it")
 
 
 class Version(argparse.Action):

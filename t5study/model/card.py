@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from t5study.ground.store import code_version
-from t5study.model.architectures import EncoderDecoder
-from t5study.model.config import LANGUAGE_MODELS, SHARED
+from t5study.model.architectures import Model
+from t5study.model.config import SHARED
+from t5study.model.shapes import LANGUAGE_MODELS
 from t5study.vocab import AnyVocab, ByteVocab
 
 # Fields of a card with a place of their own; all others become lines of the table "How it was made".
 _OWN = ("title", "license", "scores", "rerun")
 
 
-def write_card(
-    path: Path, listed: Sequence[Path], model: EncoderDecoder, vocab: AnyVocab, card: Mapping[str, Any]
-) -> None:
+def write_card(path: Path, listed: Sequence[Path], model: Model, vocab: AnyVocab, card: Mapping[str, Any]) -> None:
     """Writes the card of a model. listed: the files, already written, whose digests it tells.
 
     card: title; license (an SPDX name, of the weights: nobody but who trained them can give it); scores, a sequence
@@ -29,7 +28,7 @@ def write_card(
     path.write_text("\n".join(_lines(listed, model, vocab, card)) + "\n", encoding="utf-8")
 
 
-def _lines(listed: Sequence[Path], model: EncoderDecoder, vocab: AnyVocab, card: Mapping[str, Any]) -> Iterator[str]:
+def _lines(listed: Sequence[Path], model: Model, vocab: AnyVocab, card: Mapping[str, Any]) -> Iterator[str]:
     shape, foreign = model.shape, model.architecture in LANGUAGE_MODELS
     library = "t5study" if foreign else "transformers"
     task = "text-generation" if foreign else "text2text-generation"
@@ -70,7 +69,7 @@ def _lines(listed: Sequence[Path], model: EncoderDecoder, vocab: AnyVocab, card:
     )
 
 
-def _use(model: EncoderDecoder) -> Iterator[str]:
+def _use(model: Model) -> Iterator[str]:
     ask = "`t5study answer FOLDER 'a prompt'`"
     yield from ("", "## Use", "")
     if model.architecture in LANGUAGE_MODELS:

@@ -21,14 +21,12 @@ from typing import Any
 
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, PAD
-from t5study.model.shapes import BUCKETS, MAX_DISTANCE, Shape
+from t5study.model.shapes import ARCHITECTURES, BUCKETS, LANGUAGE_MODELS, MAX_DISTANCE, Shape, check
 
 EPSILON = 1e-6  # of the RMS norm, in every released model
 ACTIVATIONS = {"relu": ("relu", "relu"), "gated_gelu": ("gated-gelu", "gelu_new")}  # feed_forward_proj, dense_act_fn
 BYTE_TOKENIZER = "ByT5Tokenizer"  # tokenizer_class of a model whose vocabulary is the bytes
 ENCODER_DECODER, SHARED = "encoder_decoder", "shared_encoder_decoder"
-LANGUAGE_MODELS = ("language_model", "prefix_lm")
-ARCHITECTURES = (ENCODER_DECODER, SHARED, *LANGUAGE_MODELS)
 _MOST_ROWS, _WIDEST, _MOST_LAYERS = 1 << 24, 1 << 20, 1000
 
 
@@ -78,6 +76,14 @@ def config_of(shape: Shape, architecture: str) -> dict[str, Any]:
     }
 
 
+def architecture_of(path: Path, config: Mapping[str, Any]) -> str:
+    """The architecture that config.json names; without a name it is the encoder-decoder."""
+    found = config.get("architecture", ENCODER_DECODER)
+    if found not in ARCHITECTURES:
+        raise UserError(f"{path}: field architecture: found {found!r}; this t5study knows {', '.join(ARCHITECTURES)}")
+    return found
+
+
 def described(path: Path, config: Mapping[str, Any], head_is_there: bool) -> Described:
     """What config.json describes. path: of the file, for what is said of it. head_is_there: whether the weights hold
     lm_head.weight. UserError, with the field, for what is no T5 or none that can be.
@@ -98,11 +104,7 @@ def described(path: Path, config: Mapping[str, Any], head_is_there: bool) -> Des
                 f"{path}: field {name}: found {config[name]!r}; every T5 has {wanted}, other models are not read"
             )
 
-    architecture = config.get("architecture", ENCODER_DECODER)
-    if architecture not in ARCHITECTURES:
-        raise UserError(
-            f"{path}: field architecture: found {architecture!r}; this t5study knows {', '.join(ARCHITECTURES)}"
-        )
+    architecture = architecture_of(path, config)
     kinds = ("t5study",) if architecture in LANGUAGE_MODELS else ("t5", "mt5")
     if config.get("model_type", kinds[0]) not in kinds:
         raise UserError(f"{path}: field model_type: found {config['model_type']!r}; give a folder of a T5 (or mT5)")
@@ -128,6 +130,10 @@ def described(path: Path, config: Mapping[str, Any], head_is_there: bool) -> Des
         tied=scaled,
         adapter=whole("adapter", _WIDEST, least=0, default=0),
     )
+    try:
+        check(shape, architecture)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     return Described(shape, architecture, "head" if head_is_there or not shared else "embedding")
 
 

@@ -20,8 +20,7 @@ from torch import Tensor
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, PAD, UNK
 from t5study.ground.store import write_manifest
-from t5study.model.architectures import EncoderDecoder
-from t5study.model.config import LANGUAGE_MODELS
+from t5study.model.architectures import EncoderDecoder, Model
 from t5study.model.shapes import MAX_DISTANCE
 from t5study.vocab import AnyVocab, ByteVocab
 
@@ -36,12 +35,12 @@ def library(name: str = "ctranslate2") -> Any:
         raise UserError("ctranslate2: is not installed; pip install 't5study[ctranslate2]'") from None
 
 
-def write_ctranslate(model: EncoderDecoder, folder: Path, vocab: AnyVocab, **facts: Any) -> None:
+def write_ctranslate(model: Model, folder: Path, vocab: AnyVocab, **facts: Any) -> None:
     """Fills a folder with model.bin, config.json, shared_vocabulary.json and a manifest that holds `facts`.
 
     UserError for a model that CTranslate2 has no place for.
     """
-    if model.architecture in LANGUAGE_MODELS or model.shape.adapter:
+    if not isinstance(model, EncoderDecoder) or model.shape.adapter:
         what = "adapters" if model.shape.adapter else f"a {model.architecture}"
         raise UserError(f"{folder}: CTranslate2 has no place for {what}; answer with --backend torch")
     spec = _spec(model)

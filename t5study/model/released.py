@@ -36,20 +36,19 @@ from t5study import vocab as vocabularies
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, PAD, Ids
 from t5study.ground.store import MANIFEST, code_version, digest_file, fingerprint, whole_folder, write_json
-from t5study.model.architectures import EncoderDecoder, build
+from t5study.model.architectures import EncoderDecoder, LanguageModel, Model
 from t5study.model.card import write_card
 from t5study.model.config import (
     BYTE_TOKENIZER,
-    ENCODER_DECODER,
-    LANGUAGE_MODELS,
     SHARED,
     Described,
+    architecture_of,
     config_of,
     described,
 )
 from t5study.model.fitting import check, check_copies, fill
 from t5study.model.names import COPIES, STRAY, published
-from t5study.model.shapes import Shape
+from t5study.model.shapes import LANGUAGE_MODELS, Shape
 from t5study.model.tokenizer import write_tokenizer
 from t5study.model.untrusted import (
     ADAPTERS,
@@ -57,6 +56,7 @@ from t5study.model.untrusted import (
     INDEX,
     LANGUAGE_MODEL,
     WEIGHTS,
+    Stored,
     inside,
     json_object,
     listed_files,
@@ -76,7 +76,7 @@ _MOST_UNUSED_ROWS = 1024
 
 
 def save_released(
-    model: EncoderDecoder, folder: Path, vocab_path: Path | None, *, shard_bytes: int = SHARD_BYTES, **card: Any
+    model: Model, folder: Path, vocab_path: Path | None, *, shard_bytes: int = SHARD_BYTES, **card: Any
 ) -> None:
     """Writes a model that transformers, t5study and anything else that reads safetensors can load.
 
@@ -96,7 +96,7 @@ def save_released(
             _fill(model, work, vocab, shard_bytes, card)
 
 
-def _fill(model: EncoderDecoder, folder: Path, vocab: AnyVocab, shard_bytes: int, card: Mapping[str, Any]) -> None:
+def _fill(model: Model, folder: Path, vocab: AnyVocab, shard_bytes: int, card: Mapping[str, Any]) -> None:
     for stale in (*folder.glob("model-*.safetensors"), folder / INDEX, folder / WEIGHTS, folder / "tokenizer.json"):
         stale.unlink(missing_ok=True)
     byte_class = {"tokenizer_class": BYTE_TOKENIZER} if isinstance(vocab, ByteVocab) else {}
@@ -125,7 +125,7 @@ def _fill(model: EncoderDecoder, folder: Path, vocab: AnyVocab, shard_bytes: int
     )
 
 
-def _write_weights(model: EncoderDecoder, folder: Path, shard_bytes: int) -> list[str]:
+def _write_weights(model: Model, folder: Path, shard_bytes: int) -> list[str]:
     """Writes the weights; returns the names of their files."""
     tensors = {name: weight.detach().float().cpu().contiguous() for name, weight in model.named_parameters()}
     if model.architecture in LANGUAGE_MODELS:
@@ -198,7 +198,7 @@ def check_vocab(shape: Shape, vocab: AnyVocab) -> None:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def load_released(folder: Path) -> tuple[EncoderDecoder, Shape]:
+def load_released(folder: Path) -> tuple[EncoderDecoder | LanguageModel, Shape]:
     """A model in float32 on the CPU, and its shape. UserError, in one line, for all that is not as it should be."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -210,6 +210,14 @@ def load_released(folder: Path) -> tuple[EncoderDecoder, Shape]:
         raise UserError(
             f"{error.filename or folder}: cannot be read ({error.strerror}); check its permissions"
         ) from None
+
+
+def shape_of(folder: Path) -> Shape:
+    """The shape of a folder's model, without its weights being read."""
+    listed = listed_files(folder)
+    with ExitStack() as stack:
+        config = json_object(folder, "config.json", listed)
+        return described(folder / "config.json", config, HEAD in _opened(folder, config, listed, stack)).shape
 
 
 def load_vocab(folder: Path, shape: Shape, path: Path | None = None) -> AnyVocab:
@@ -236,6 +244,14 @@ def digest(folder: Path) -> str:
     return digests[0] if len(digests) == 1 else fingerprint(digests)
 
 
+def card_of(folder: Path) -> dict[str, Any]:
+    """What a folder that we wrote says of how its model was made; nothing for other folders."""
+    if not (folder / MANIFEST).exists():
+        return {}
+    card = json_object(folder, MANIFEST, {}).get("card")
+    return card if isinstance(card, dict) else {}
+
+
 def _reads_bytes(folder: Path) -> bool:
     """Whether a folder says that its vocabulary is the bytes, as ByT5's do: in either of two files."""
     places = [name for name in ("tokenizer_config.json", "config.json") if (folder / name).exists()]
@@ -243,22 +259,19 @@ def _reads_bytes(folder: Path) -> bool:
     return BYTE_TOKENIZER in said
 
 
-def _load(folder: Path) -> tuple[EncoderDecoder, Shape]:
+def _load(folder: Path) -> tuple[EncoderDecoder | LanguageModel, Shape]:
     listed = listed_files(folder)
     config = json_object(folder, "config.json", listed)
     with ExitStack() as stack:
-        if config.get("architecture") in LANGUAGE_MODELS:
-            found = open_file(folder, LANGUAGE_MODEL, listed, stack)
-        else:
-            found = open_weights(folder, listed, stack)
+        found = _opened(folder, config, listed, stack)
         told = described(folder / "config.json", config, HEAD in found)
-        if told.shape.adapter:
+        if told.shape.adapter and told.architecture not in LANGUAGE_MODELS:
             found |= open_file(folder, ADAPTERS, listed, stack)
         for copy in COPIES:
             if EMBEDDING not in found and copy in found:
                 found[EMBEDDING] = found.pop(copy)
         with torch.device("meta"):
-            sketch = build(told.shape, 0, told.architecture)
+            sketch = _unfilled(told)
         names = _stored(sketch, told)
         forms = {names[name]: tuple(weight.shape) for name, weight in sketch.named_parameters()}
         twins = _twins(sketch)
@@ -272,7 +285,13 @@ def _load(folder: Path) -> tuple[EncoderDecoder, Shape]:
     return model, told.shape
 
 
-def _stored(model: EncoderDecoder, told: Described) -> dict[str, str]:
+def _opened(folder: Path, config: Mapping[str, Any], listed: Mapping[str, Any], stack: ExitStack) -> dict[str, Stored]:
+    if architecture_of(folder / "config.json", config) in LANGUAGE_MODELS:
+        return open_file(folder, LANGUAGE_MODEL, listed, stack)
+    return open_weights(folder, listed, stack)
+
+
+def _stored(model: Model, told: Described) -> dict[str, str]:
     """What each weight of ours is called in a folder."""
     foreign = told.architecture in LANGUAGE_MODELS
     names = [name for name, _ in model.named_parameters()]
@@ -280,14 +299,14 @@ def _stored(model: EncoderDecoder, told: Described) -> dict[str, str]:
     return stored | ({"head": stored[told.head]} if "head" in stored else {})
 
 
-def _unfilled(told: Described) -> EncoderDecoder:
-    """A model to fill. The encoder-decoder's weights are not drawn first: for a large one that takes minutes."""
-    if told.architecture == ENCODER_DECODER:
-        return EncoderDecoder(told.shape)
-    return build(told.shape, 0, told.architecture)
+def _unfilled(told: Described) -> EncoderDecoder | LanguageModel:
+    """A model without numbers: under torch.device("meta") to compare names and shapes with, else to fill."""
+    if told.architecture in LANGUAGE_MODELS:
+        return LanguageModel(told.shape, prefix=told.architecture == "prefix_lm")
+    return EncoderDecoder(told.shape, shared=told.architecture == SHARED)
 
 
-def _twins(model: EncoderDecoder) -> dict[str, str]:
+def _twins(model: Model) -> dict[str, str]:
     """Names in the published layout that hold the numbers of another: the decoder's half of a model whose stacks share
     their layers, which makes it an ordinary T5 to everybody else."""
     if model.architecture != SHARED:

@@ -157,13 +157,18 @@ def _shards(folder: Path, listed: Mapping[str, Any]) -> tuple[list[str], dict[st
     return names, places
 
 
+_MAY_RUN_CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+
+
 def _no_weights(folder: Path) -> UserError:
-    kinds = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
-    others = sorted(path.name for path in folder.iterdir() if path.suffix in kinds)
-    if not others:
-        return UserError(f"{folder}: has no {WEIGHTS}; give a folder with one")
+    others = sorted(path for path in folder.iterdir() if path.suffix in _MAY_RUN_CODE)
+    return may_run_code(others[0]) if others else UserError(f"{folder}: has no {WEIGHTS}; give a folder with one")
+
+
+def may_run_code(path: Path) -> UserError:
+    """Why such a file is not opened, and the way out."""
     return UserError(
-        f"{folder / others[0]}: found weights in a format that can run code when it is read, so it is not; where you "
+        f"{path}: found weights in a format that can run code when it is read, so it is not; where you "
         "trust it, convert it: transformers.T5ForConditionalGeneration.from_pretrained(...).save_pretrained(...) "
         f"writes {WEIGHTS}"
     )

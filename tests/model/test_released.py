@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from t5study.ground.errors import UserError
 from t5study.ground.store import read_json, verify, write_json
 from t5study.model.architectures import build
-from t5study.model.released import load_released, published, save_released
-from t5study.model.shapes import Shape
-from t5study.vocab import Vocab, train_vocab
+from t5study.model.names import published
+from t5study.model.released import load_released, load_vocab, save_released, shape_of
+from t5study.model.shapes import ARCHITECTURES, LANGUAGE_MODELS, Shape
+from t5study.vocab import ByteVocab, Vocab, train_vocab
 
 TEXT = ["The quick brown fox jumps over the lazy dog, again and again.", "A whale is large; a flea is small."] * 20
 
@@ -138,6 +139,125 @@ def test_killed_while_writing_leaves_no_folder(tmp_path: Path, vocab: Vocab):
     assert len(list(tmp_path.iterdir())) == 1  # what it had begun, beside it
     save_released(build(_shape(vocab), 0), tmp_path / "m", vocab.path)
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+# --- what the layout has no words for -----------------------------------------------------------------------------
+
+
+def _varied(model, seed: int):
+    """Every weight of a size of its own, adapters' second matrices too, which start from zero."""
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.1)
+    return model
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("adapter", [0, 4])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_comes_back(tmp_path: Path, vocab: Vocab, architecture: str, adapter: int, tied: bool):
+    encoder = 0 if architecture in LANGUAGE_MODELS else 2
+    shape = _shape(vocab, encoder_layers=encoder, adapter=adapter, tied=tied)
+    model = _varied(build(shape, 0, architecture), 1)
+    save_released(model, tmp_path / "m", vocab.path)
+    verify(tmp_path / "m")
+    back, found = load_released(tmp_path / "m")
+    assert (found, shape_of(tmp_path / "m"), back.architecture) == (shape, shape, architecture)
+    weights = dict(back.named_parameters())
+    assert weights.keys() == dict(model.named_parameters()).keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in model.named_parameters())
+    own = adapter and architecture not in LANGUAGE_MODELS
+    assert (tmp_path / "m" / "adapters.safetensors").exists() == bool(own)
+    assert load_vocab(tmp_path / "m", found).digest == vocab.digest
+
+
+def test_a_shared_model_is_an_ordinary_t5_to_others(tmp_path: Path, vocab: Vocab):
+    shape = _shape(vocab, encoder_layers=2)
+    save_released(build(shape, 3, "shared_encoder_decoder"), tmp_path / "m", vocab.path)
+    (tmp_path / "m" / "manifest.json").unlink()
+    _config(tmp_path / "m", architecture=...)
+    model, _ = load_released(tmp_path / "m")
+    assert model.architecture == "encoder_decoder"
+    assert torch.equal(model.encoder.layers[1].attention.q, model.decoder.layers[1].attention.q)
+    assert torch.equal(model.encoder.layers[0].feed.wo, model.decoder.layers[0].feed.wo)
+    assert "written twice" in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_a_shared_model_whose_halves_differ(tmp_path: Path, vocab: Vocab):
+    save_released(build(_shape(vocab, encoder_layers=2), 3), tmp_path / "m", vocab.path)
+    (tmp_path / "m" / "manifest.json").unlink()
+    _config(tmp_path / "m", architecture="shared_encoder_decoder")
+    assert "SelfAttention.q.weight differs from encoder.block." in _refused(tmp_path / "m").replace("layer_norm", "q")
+    _config(tmp_path / "m", num_layers=1)
+    assert "stacks that share their layers have as many" in _refused(tmp_path / "m")
+
+
+def test_a_language_model_is_refused_by_name(tmp_path: Path, vocab: Vocab):
+    save_released(build(_shape(vocab, encoder_layers=0), 3, "prefix_lm"), tmp_path / "m", vocab.path)
+    names = {path.name for path in (tmp_path / "m").iterdir()}
+    assert "language_model.safetensors" in names
+    assert "model.safetensors" not in names
+    assert "transformers has no such model" in (tmp_path / "m" / "README.md").read_text()
+    (tmp_path / "m" / "manifest.json").unlink()
+    for changes, says in [
+        (
+            {"architecture": "decoder"},
+            "field architecture: found 'decoder'; this t5study knows encoder_decoder, shared",
+        ),
+        (
+            {"architecture": "language_model", "num_layers": 2},
+            "encoder_layers: found 2; a language_model has a decoder",
+        ),
+        ({"architecture": "language_model", "model_type": "t5"}, "field model_type: found 't5'"),
+    ]:
+        _config(tmp_path / "m", **{"num_layers": 0, "model_type": "t5study", **changes})
+        assert says in _refused(tmp_path / "m")
+
+
+def test_adapters_that_are_not_there(tmp_path: Path, vocab: Vocab):
+    save_released(build(_shape(vocab, adapter=4), 3), tmp_path / "m", vocab.path)
+    (tmp_path / "m" / "manifest.json").unlink()
+    (tmp_path / "m" / "adapters.safetensors").unlink()
+    assert "adapters.safetensors: no such file" in _refused(tmp_path / "m")
+    _config(tmp_path / "m", adapter=...)
+    assert load_released(tmp_path / "m")[1] == _shape(vocab)  # what transformers sees
+    _config(tmp_path / "m", adapter=-1)
+    assert "field adapter: found -1" in _refused(tmp_path / "m")
+
+
+def test_a_model_of_bytes(tmp_path: Path, vocab: Vocab):
+    model = build(_shape(vocab, table_rows=384), 0)
+    save_released(model, tmp_path / "m", None)
+    assert not (tmp_path / "m" / "spiece.model").exists()
+    assert read_json(tmp_path / "m" / "tokenizer_config.json")["tokenizer_class"] == "ByT5Tokenizer"
+    assert load_vocab(tmp_path / "m", model.shape) == ByteVocab()
+    (tmp_path / "m" / "tokenizer_config.json").unlink()  # ByT5's own folders say it in config.json
+    assert load_vocab(tmp_path / "m", model.shape) == ByteVocab()
+    _config(tmp_path / "m", tokenizer_class=...)
+    with pytest.raises(UserError, match="has no spiece.model"):
+        load_vocab(tmp_path / "m", model.shape)
+    assert load_vocab(tmp_path / "m", model.shape, Path("bytes")) == ByteVocab()
+
+
+def test_shards_are_written_and_replaced(tmp_path: Path, vocab: Vocab):
+    model = build(_shape(vocab), 2)
+    (tmp_path / "m").mkdir()
+    for most in (3000, 10**9, 5000):
+        save_released(model, tmp_path / "m", vocab.path, shard_bytes=most)
+        files = sorted((tmp_path / "m").glob("model*.safetensors"))
+        assert len(files) == len(list((tmp_path / "m").glob("*.safetensors")))
+        assert (len(files) == 1) == (most == 10**9)
+        assert (tmp_path / "m" / "model.safetensors.index.json").exists() == (len(files) > 1)
+        for file in files:
+            tensors = load_file(file)
+            assert len(tensors) == 1 or sum(tensor.nbytes for tensor in tensors.values()) <= most
+        verify(tmp_path / "m")
+        back, _ = load_released(tmp_path / "m")
+        assert all(
+            torch.equal(a, b) for a, b in zip(back.state_dict().values(), model.state_dict().values(), strict=True)
+        )
+        assert f"`{files[0].name}`".strip("`") in (tmp_path / "m" / "README.md").read_text()
 
 
 # --- other people's folders ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from little_models import random_pairs, talkative
 
-from t5study.decode import generate
+from t5study.decode import generate, scores
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, pad_rows
 from t5study.ground.store import verify
@@ -34,7 +34,7 @@ def test_likelihoods_and_answers(both: tuple[EncoderDecoder, Asked]):
     pairs = random_pairs(24, 150, 40, 259, seed=2)
     sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
     source_NS = pad_rows(sources)[0]
-    nats_N, _ = decode.target_scores(model, source_NS, pad_rows(targets)[0])
+    nats_N, _ = scores.target_scores(model, source_NS, pad_rows(targets)[0])
     assert np.abs(asked.nats(sources, targets) - nats_N).max() < 1e-4
     ours = generate.greedy(model, source_NS, 16)
     theirs = asked.answers(sources, 16, beams=1, alpha=0.0, batch_rows=7)
@@ -51,7 +51,7 @@ def test_scores_are_log_probabilities_under_our_penalty(both: tuple[EncoderDecod
     ended = [(source, ids, score) for source, ids, score in found if len(ids) < 29]
     assert len(ended) > 5
     whole = [np.append(ids, EOS) for _, ids, _ in ended]
-    nats_N, n_N = decode.target_scores(model, pad_rows([source for source, _, _ in ended])[0], pad_rows(whole)[0])
+    nats_N, n_N = scores.target_scores(model, pad_rows([source for source, _, _ in ended])[0], pad_rows(whole)[0])
     wanted = -nats_N / (((5 + n_N) / 6) ** 0.6 if beams > 1 else 1)
     np.testing.assert_allclose([score for _, _, score in ended], wanted, atol=1e-4)
 
