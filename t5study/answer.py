@@ -184,6 +184,8 @@ def _with_ctranslate(folder: Path, vocab: Path | None, device: str, precision: s
             raise UserError("backend: ctranslate2 draws other numbers than we do; sample with --backend torch")
         beams, alpha = (method.beams, method.alpha) if isinstance(method, Beam) else (1, 0.0)
         sources = [row[: np.flatnonzero(row)[-1] + 1] for row in source_NS]
+        if any(len(source) == 1 for source in sources):
+            raise UserError("backend: found an empty prompt, to which ctranslate2 says nothing; give --backend torch")
         found = asked.answers(sources, settings.max_length, beams, alpha, settings.batch_rows)
         return [Answer(ids, float(score)) for ids, score in found]
 
