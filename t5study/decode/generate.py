@@ -17,6 +17,7 @@ from torch import Tensor
 
 from t5study.decode.choose import drawn, likeliest
 from t5study.decode.ensembles import Together, check_average
+from t5study.decode.loop_steps import LoopSteps
 from t5study.decode.methods import LONGEST_ANSWER, Beam, Greedy, Method, Sample, whole
 from t5study.decode.rows import LONGEST_SOURCE, Model, by_length, lengths
 from t5study.decode.search import Answer, beam_search, one_by_one
@@ -60,7 +61,7 @@ def generate(
         return answers
     beams = method.beams if isinstance(method, Beam) else 1
     with torch.no_grad():
-        prepared = [ready(model, precision) for model in members]
+        prepared = [ready(model, precision, tensors=compiled is not None) for model in members]
         run = None if compiled is None else compiled(advance)
         most = max(1, ROOM // (max_length * beams * max(_bytes_of_a_place(member) for member in prepared)))
         for row_R in by_length(length_N, min(batch_rows, most)):
@@ -110,10 +111,19 @@ def _batch(
     run: Callable[..., Tensor] | None,
 ) -> list[Answer]:
     """row_R: the rows' numbers among all sources; fewer than sources where a batch was filled up."""
-    steps = Together([TensorSteps(member, source_RS, max_length, run) for member in members], average)
+    answers = len(source_RS) * (method.beams if isinstance(method, Beam) else 1)
+    steps = Together([_steps(member, source_RS, max_length, answers, run) for member in members], average)
     row_R = np.resize(row_R, len(source_RS))
     if isinstance(method, Beam):
         return beam_search(steps, len(row_R), max_length, method, leave=run is None)
     if isinstance(method, Sample):
         return one_by_one(steps, row_R, max_length, lambda *now: drawn(now[0], method, now[1], now[2]), run is None)
     return one_by_one(steps, row_R, max_length, lambda *now: likeliest(now[0]), run is None)
+
+
+def _steps(
+    member: Ready, source_RS: np.ndarray, places: int, answers: int, run: Callable[..., Tensor] | None
+) -> LoopSteps | TensorSteps:
+    if member.in_panels:
+        return LoopSteps(member, source_RS, places, answers)
+    return TensorSteps(member, source_RS, places, run)

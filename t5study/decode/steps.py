@@ -76,7 +76,9 @@ class TensorSteps:
     batch to batch, since a source's places are rounded up to a multiple of 64; rows must then not leave.
     """
 
-    def __init__(self, ready: Ready, source_RS: np.ndarray, places: int, run: Callable[..., Tensor] | None = None):
+    def __init__(
+        self, ready: Ready[Tensor], source_RS: np.ndarray, places: int, run: Callable[..., Tensor] | None = None
+    ):
         kv, self.stream_RD, length_R = source_of(ready, source_RS)
         self.ready, self.static, self.run = ready, run is not None, run or advance
         self.places, self.place = places, 0
@@ -120,7 +122,7 @@ class TensorSteps:
         return self.run(self.ready, cache, torch.from_numpy(token_A).to(device), place)
 
 
-def advance(ready: Ready, cache: Cache, token_A: Tensor, place: Tensor) -> Tensor:
+def advance(ready: Ready[Tensor], cache: Cache, token_A: Tensor, place: Tensor) -> Tensor:
     """Puts the tokens at this place of their answers -> logits (A, V). All shapes are the arguments'; the cache's
     answers are written to."""
     model, dtype = ready.model, ready.dtype
@@ -134,17 +136,17 @@ def advance(ready: Ready, cache: Cache, token_A: Tensor, place: Tensor) -> Tenso
         x_AD = x_AD + _attend(q_AI, source if own else None, answer, cache, place) @ w.out
         if w.cross_q is not None and w.cross_out is not None:
             x_AD = x_AD + _attend(_normed(x_AD, dtype) @ w.cross_q, source, None, cache, place) @ w.cross_out
-        x_AD = _feed(x_AD, w, dtype, model.shape.activation == "gated_gelu")
+        x_AD = _feed(x_AD, w, dtype)
     return logits(ready, x_AD)
 
 
-def logits(ready: Ready, x_AD: Tensor) -> Tensor:
-    return _normed(x_AD, ready.dtype) @ ready.head_DV
+def logits(ready: Ready[Tensor], x_AD: Tensor) -> Tensor:
+    return _normed(x_AD, ready.dtype) @ ready.head
 
 
-def _feed(x_AD: Tensor, w: Layer, dtype: torch.dtype, gated: bool) -> Tensor:
+def _feed(x_AD: Tensor, w: Layer[Tensor], dtype: torch.dtype) -> Tensor:
     h_AF = _normed(x_AD, dtype) @ w.wi
-    if gated:
+    if w.gated:
         gate_AF, line_AF = h_AF.chunk(2, 1)
         h_AF = torch.nn.functional.gelu(gate_AF, approximate="tanh") * line_AF
     else:

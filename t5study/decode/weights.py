@@ -1,45 +1,56 @@
 """A model made ready: its decoder's matrices laid out for single tokens.
 
 q, k and v lie side by side, each norm's gain is multiplied into the matrix behind it (so that a norm is one factor a
-row), and a matrix is stored (columns in, columns out), which for a few rows is up to twice as fast.
+row). On a CPU in fp32 a matrix is laid out in panels for the compiled loops; elsewhere, and for a compiler, it is
+stored (columns in, columns out), which for a few rows is up to twice as fast as the other way round.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from t5study.decode.panels import Panels
 from t5study.decode.rows import Model
 from t5study.ground.errors import UserError
 from t5study.model.layers import compute_dtype
 
 PRECISIONS = ("float32", "int8")
+Matrix = TypeVar("Matrix", Tensor, Panels)
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Generic[Matrix]):
     """One decoder layer. cross_q, cross_out: None where there is no encoder. adapter_wi, adapter_wo: None without."""
 
-    qkv: Tensor
-    out: Tensor
-    cross_q: Tensor | None
-    cross_out: Tensor | None
-    wi: Tensor
-    wo: Tensor
-    adapter_wi: Tensor | None
-    adapter_wo: Tensor | None
+    qkv: Matrix
+    out: Matrix
+    cross_q: Matrix | None
+    cross_out: Matrix | None
+    wi: Matrix
+    wo: Matrix
+    adapter_wi: Matrix | None
+    adapter_wo: Matrix | None
+    gated: bool
 
 
 @dataclass(frozen=True)
-class Ready:
+class Ready(Generic[Matrix]):
     """A model and what decoding needs of it, copied: make it anew when the weights have changed."""
 
     model: Model
+    precision: str
     dtype: torch.dtype
-    layers: list[Layer]
-    head_DV: Tensor
+    layers: list[Layer[Matrix]]
+    head: Matrix
+
+    @property
+    def in_panels(self) -> bool:
+        return isinstance(self.head, Panels)
 
 
 def sees_source_itself(model: Model) -> bool:
@@ -47,33 +58,49 @@ def sees_source_itself(model: Model) -> bool:
     return getattr(model, "architecture", "encoder_decoder") in ("language_model", "prefix_lm")
 
 
-def ready(model: Model | Ready, precision: str = "float32") -> Ready:
-    """Takes as long as some tokens do, so a server does it once. UserError for a precision that there is none of."""
+def ready(model: Model | Ready, precision: str = "float32", *, tensors: bool = False) -> Ready:
+    """Takes as long as some tokens do, so a server does it once. tensors: not in panels, even on a CPU.
+
+    precision: "float32" (the model's own, or autocast's) or, on a CPU in fp32, "int8". UserError for any other.
+    """
     if precision not in PRECISIONS:
         raise UserError(f"precision: found {precision!r}; give one of {', '.join(PRECISIONS)}")
     if isinstance(model, Ready):
-        return model
+        if not (tensors and model.in_panels):
+            return model
+        model = model.model
     dtype = compute_dtype(model.embedding)
+    panels = model.embedding.device.type == "cpu" and dtype == torch.float32 and not tensors
+    if precision == "int8" and not panels:
+        raise UserError("precision: found int8 on a GPU, in bf16 or with `compiled`; give float32 there")
 
     def stored(weight: Tensor, gain: Tensor | None = None) -> Tensor:
         return (weight if gain is None else weight * gain).to(dtype).t().contiguous()
 
+    def laid_out(weight: Tensor, gain: Tensor | None = None) -> Panels:
+        return Panels.of((weight if gain is None else weight * gain).numpy(), precision)
+
     with torch.no_grad():
-        layers = []
-        for layer in model.decoder:
-            own, cross, feed, adapter = layer.attention, layer.cross, layer.feed, getattr(layer, "adapter", None)
-            wi = torch.cat((feed.wi_0, feed.wi_1)) if feed.gated else feed.wi
-            layers.append(
-                Layer(
-                    qkv=stored(torch.cat((own.q, own.k, own.v)), own.norm),
-                    out=stored(own.out),
-                    cross_q=None if cross is None else stored(cross.q, cross.norm),
-                    cross_out=None if cross is None else stored(cross.out),
-                    wi=stored(wi, feed.norm),
-                    wo=stored(feed.wo),
-                    adapter_wi=None if adapter is None else stored(adapter.wi, adapter.norm),
-                    adapter_wo=None if adapter is None else stored(adapter.wo),
-                )
+        return _ready(model, precision, dtype, laid_out if panels else stored)
+
+
+def _ready(model: Model, precision: str, dtype: torch.dtype, stored: Callable[..., Any]) -> Ready:
+    layers = []
+    for layer in model.decoder:
+        own, cross, feed, adapter = layer.attention, layer.cross, layer.feed, getattr(layer, "adapter", None)
+        layers.append(
+            Layer(
+                qkv=stored(torch.cat((own.q, own.k, own.v)), own.norm),
+                out=stored(own.out),
+                cross_q=None if cross is None else stored(cross.q, cross.norm),
+                cross_out=None if cross is None else stored(cross.out),
+                wi=stored(torch.cat((feed.wi_0, feed.wi_1)) if feed.gated else feed.wi, feed.norm),
+                wo=stored(feed.wo),
+                adapter_wi=None if adapter is None else stored(adapter.wi, adapter.norm),
+                adapter_wo=None if adapter is None else stored(adapter.wo),
+                gated=feed.gated,
             )
-        head = model.embedding if model.head is None else model.head
-        return Ready(model, dtype, layers, stored(head, model.decoder.norm * model.shape.logit_scale))
+        )
+    head = model.embedding if model.head is None else model.head
+    head_VD = stored(head, model.decoder.norm * model.shape.logit_scale)
+    return Ready(model, precision, dtype, layers, head_VD)
