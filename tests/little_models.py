@@ -28,16 +28,13 @@ FAMILY = {
 
 
 def of_family(name: str, seed: int) -> Model:
-    """Gains that are not 1 and adapters that are not 0: a model that has been trained for a while."""
+    """With gains that are not 1."""
     architecture, shape = FAMILY[name]
     model = build(shape, seed, architecture)
-    random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith("norm"):
                 weight += torch.linspace(-0.3, 0.5, len(weight))
-            if name.endswith("adapter.wo"):
-                weight += torch.randn(weight.shape, generator=random) * 0.2
     return model
 
 

@@ -15,6 +15,7 @@ from t5study.model.shapes import Shape
 
 SHAPE = Shape(d_model=192, d_ff=640, d_kv=24, heads=6, encoder_layers=2, decoder_layers=2, table_rows=512)
 GATED = dataclasses.replace(SHAPE, activation="gated_gelu", tied=False)
+ADAPTED = dataclasses.replace(SHAPE, adapter=160)
 CUT = 0.8796  # the standard deviation that a unit normal has left when what lies beyond 2 is taken away
 
 DEVIATIONS = {
@@ -28,15 +29,16 @@ DEVIATIONS = {
     "wi_0": CUT * 192**-0.5,
     "wi_1": CUT * 192**-0.5,
     "wo": CUT * 640**-0.5,
+    "adapter.wo": CUT * 160**-0.5,
     "bias": math.sqrt(6 / (32 + 6) / 3),  # a uniform's deviation is its limit / sqrt(3)
 }
 
 
-@pytest.mark.parametrize("shape", [SHAPE, GATED])
+@pytest.mark.parametrize("shape", [SHAPE, GATED, ADAPTED])
 def test_distributions(shape: Shape) -> None:
     seen = set()
     for name, weight in build(shape, seed=1).named_parameters():
-        kind = name.rsplit(".", 1)[-1]
+        kind = "adapter.wo" if name.endswith("adapter.wo") else name.rsplit(".", 1)[-1]
         seen.add(kind)
         values = weight.detach()
         if kind == "norm":
@@ -46,13 +48,14 @@ def test_distributions(shape: Shape) -> None:
         tolerance = 5 / math.sqrt(2 * values.numel())
         assert values.std().item() == pytest.approx(expected, rel=tolerance), name
         assert abs(values.mean().item()) < 5 * expected / math.sqrt(values.numel()), name
-        if kind in ("wi", "wi_0", "wi_1", "wo", "head"):
+        if kind in ("wi", "wi_0", "wi_1", "wo", "adapter.wo", "head"):
             assert values.abs().max() <= 2 * expected / CUT + 1e-6
             assert values.abs().max() > 1.9 * expected / CUT
         if kind == "bias":
             limit = math.sqrt(6 / (32 + 6))
             assert 0.9 * limit < values.abs().max() <= limit
-    assert seen >= (set(DEVIATIONS) - {"wi_0", "wi_1", "head"} if shape is SHAPE else set(DEVIATIONS) - {"wi"})
+    absent = {"wi", "adapter.wo"} if shape is GATED else {"wi_0", "wi_1", "head"}
+    assert seen >= set(DEVIATIONS) - absent - (set() if shape.adapter else {"adapter.wo"})
 
 
 def test_a_function_of_seed_and_name_only() -> None:
