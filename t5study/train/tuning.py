@@ -154,8 +154,7 @@ def parse(text: str) -> Tuning:
 
 
 def begin(tuning: Tuning, model: Any, seed: int) -> Any:
-    """The model that tuning starts from: this one, or one of the same weights with fresh adapters beside them (whose
-    output is zero at first: it is the same function)."""
+    """The model that tuning starts from: this one, or one of the same weights with fresh adapters beside them."""
     from t5study.model import architectures
 
     shape = tuning.shape(model.shape)
