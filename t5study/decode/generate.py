@@ -19,11 +19,12 @@ from t5study.decode.choose import drawn, likeliest
 from t5study.decode.ensembles import Together, check_average
 from t5study.decode.loop_steps import LoopSteps
 from t5study.decode.methods import LONGEST_ANSWER, Beam, Greedy, Method, Sample, whole
-from t5study.decode.rows import LONGEST_SOURCE, Model, by_length, lengths
+from t5study.decode.rows import LONGEST_SOURCE, by_length, lengths
 from t5study.decode.search import Answer, beam_search, one_by_one
 from t5study.decode.steps import Compiler, TensorSteps, advance
 from t5study.decode.weights import Ready, ready
 from t5study.ground.errors import UserError
+from t5study.model.architectures import Model
 
 T = TypeVar("T")
 ROOM = 1 << 30  # bytes of the answers' keys and values in a batch: longer answers get fewer rows at a time

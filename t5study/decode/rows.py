@@ -11,10 +11,9 @@ import numpy as np
 
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import PAD, Batch
-from t5study.model.architectures import EncoderDecoder, Inputs, arrange
+from t5study.model.architectures import Inputs, Model
 
 LONGEST_SOURCE = 8192  # tokens; attention over one source takes a matrix of its square for every head
-Model = EncoderDecoder
 
 
 def lengths(ids_NL: np.ndarray, what: str, table_rows: int, least: int = 1, most: int | None = None) -> np.ndarray:
@@ -50,8 +49,7 @@ def inputs_of(model: Model, source_RS: np.ndarray, target_RT: np.ndarray | None 
     if target_RT is None:
         target_RT = np.zeros((len(source_RS), 0), np.int32)
     batch = Batch(*_side(source_RS), *_side(target_RT))
-    arranged = getattr(model, "arrange", arrange)
-    return arranged(batch, model.embedding.device)
+    return model.arrange(batch, model.embedding.device)
 
 
 def _side(ids_RL: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,9 +13,10 @@ import torch
 from t5study.decode.ensembles import averaged, check_average
 from t5study.decode.generate import table_rows, together
 from t5study.decode.methods import whole
-from t5study.decode.rows import LONGEST_SOURCE, Model, by_length, inputs_of, lengths
+from t5study.decode.rows import LONGEST_SOURCE, by_length, inputs_of, lengths
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import pad_rows
+from t5study.model.architectures import Model
 from t5study.model.inputs import Inputs
 
 LOGITS = 1 << 25  # numbers of an ensemble's logits that are held at once, a member
@@ -47,12 +48,8 @@ def target_scores(
     for row_R in by_length(source_N + tokens_N, batch_rows):
         each = [inputs_of(model, source_NS[row_R], target_NT[row_R]) for model in members]
         nats_M = _nats(members, each, average)
-        nats_N[row_R] = np.bincount(_row_M(each[0]).cpu().numpy(), nats_M, minlength=len(row_R))
+        nats_N[row_R] = np.bincount(each[0].target_row_M.cpu().numpy(), nats_M, minlength=len(row_R))
     return nats_N, tokens_N
-
-
-def _row_M(inputs: Inputs) -> torch.Tensor:
-    return getattr(inputs, "target_row_M", inputs.target.row_N)
 
 
 def _nats(members: Sequence[Model], each: Sequence[Inputs], average: str) -> np.ndarray:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from t5study.decode.rows import inputs_of, real_lengths
 from t5study.decode.weights import Layer, Ready, sees_source_itself
+from t5study.model.architectures import EncoderDecoder, LanguageModel
 from t5study.model.attention import buckets
 from t5study.model.passes import HIDDEN, wide
 
@@ -42,19 +43,19 @@ class Steps(Protocol):
 def source_of(ready: Ready, source_RS: np.ndarray) -> tuple[tuple[Tensor, ...], Tensor | None, np.ndarray]:
     """The source's keys beside values (N, 2 I) by layer, row after row; the stream (R, D) that the first token is read
     from, if there is one already; and each row's places."""
-    model: Any = ready.model
+    model, length_R = ready.model, real_lengths(source_RS)
     inputs = inputs_of(model, source_RS)
-    length_R = real_lengths(source_RS)
-    if sees_source_itself(model):
+    if isinstance(model, LanguageModel):
         kv, stream_RD = model.prefix(inputs)
         return kv, stream_RD, length_R + 1  # mesh's position 0 holds the token 0
+    assert isinstance(model, EncoderDecoder)
     return model.memory(inputs), None, length_R
 
 
 def bias_behind(ready: Ready, places: int) -> Tensor:
     """The decoder's position bias (H, L) by how far a key lies behind the query."""
     model = ready.model
-    behind_L = buckets(places, not getattr(model, "two_ways", False))[:places].flip(0)
+    behind_L = buckets(places, not model.two_ways)[:places].flip(0)
     return model.decoder.bias.detach().t()[:, behind_L.to(model.embedding.device)].contiguous()
 
 

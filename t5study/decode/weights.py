@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from t5study.decode.panels import Panels
-from t5study.decode.rows import Model
 from t5study.ground.errors import UserError
+from t5study.model.architectures import LanguageModel, Model
 from t5study.model.layers import compute_dtype
 
 PRECISIONS = ("float32", "int8")
@@ -55,7 +55,7 @@ class Ready(Generic[Matrix]):
 
 def sees_source_itself(model: Model) -> bool:
     """Whether the source lies before the answer in one stack (a language model), not in an encoder."""
-    return getattr(model, "architecture", "encoder_decoder") in ("language_model", "prefix_lm")
+    return isinstance(model, LanguageModel)
 
 
 def ready(model: Model | Ready, precision: str = "float32", *, tensors: bool = False) -> Ready:
@@ -87,7 +87,7 @@ def ready(model: Model | Ready, precision: str = "float32", *, tensors: bool = F
 def _ready(model: Model, precision: str, dtype: torch.dtype, stored: Callable[..., Any]) -> Ready:
     layers = []
     for layer in model.decoder:
-        own, cross, feed, adapter = layer.attention, layer.cross, layer.feed, getattr(layer, "adapter", None)
+        own, cross, feed, adapter = layer.attention, layer.cross, layer.feed, layer.adapter
         layers.append(
             Layer(
                 qkv=stored(torch.cat((own.q, own.k, own.v)), own.norm),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from little_models import SHAPES, random_pairs, rows_of, talkative
+from decode.plain import Table, plain_search
+from little_models import SHAPES, random_pairs, talkative
 
 from t5study.decode.generate import generate
 from t5study.decode.methods import Beam, Greedy
 from t5study.decode.scores import target_scores
 from t5study.ground.pairs import EOS, pad_rows
-from t5study.model.architectures import EncoderDecoder, arrange, build
+from t5study.model.architectures import EncoderDecoder, build
 from t5study.model.shapes import Shape
 
 SMALL = Shape(16, 24, 4, 3, 1, 2, 6)  # six tokens: padding, EOS, and four others
@@ -33,19 +33,6 @@ def sharpened(shape: Shape, seed: int) -> EncoderDecoder:
                 weight *= 8
         model.embedding *= 1.5
     return model
-
-
-@dataclass(frozen=True)
-class Table:
-    """log p of the next token after any beginning: the whole decoder for each beginning, none remembered."""
-
-    model: EncoderDecoder
-    source: np.ndarray
-
-    def next(self, said: Sequence[int]) -> np.ndarray:
-        target = np.array([*said, EOS], np.int32)
-        inputs = arrange(rows_of([[(self.source, target)]], len(self.source), len(target)))
-        return self.model.logits(inputs)[-1].double().log_softmax(0).numpy()
 
 
 def every_sequence(table: Table, longest: int) -> list[tuple[float, tuple[int, ...]]]:
@@ -76,25 +63,6 @@ def test_enough_beams_find_the_best_of_all_sequences(seed: int) -> None:
             assert answer.score == pytest.approx(score, rel=1e-5)
             winners.add(len(said))
     assert winners
-
-
-def plain_search(table: Table, longest: int, how: Beam, first_only: bool = False) -> tuple[float, list[int], bool]:
-    """Beam search as section 7 of GNMT and mesh have it, one row, no cache, to the very end: no stopping rule.
-
-    first_only: only continuations among the `beams` best may finish, as in transformers.
-    """
-    k = how.beams
-    live, finished = [(0.0, ())], []
-    for t in range(longest):
-        grown = [(total + p, (*said, v)) for total, said in live for v, p in enumerate(table.next(said))]
-        best = sorted(grown, key=lambda one: -one[0])[: 2 * k]
-        ended = [one for i, one in enumerate(best) if one[1][-1] == EOS and (i < k or not first_only)]
-        finished += [(total / ((5 + t + 1) / 6) ** how.alpha, said) for total, said in ended]
-        finished = sorted(finished, key=lambda one: -one[0])[:k]
-        live = [one for one in best if one[1][-1] != EOS][:k]
-    if finished:
-        return finished[0][0], [v for v in finished[0][1] if v > EOS], True
-    return live[0][0] / how.penalty(longest), [v for v in live[0][1] if v > EOS], False
 
 
 @pytest.mark.parametrize("version", SHAPES)
