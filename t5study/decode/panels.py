@@ -221,8 +221,8 @@ class Panels:
         scale = np.ones(len(padded), _f)
         if precision == "int8":
             largest = np.abs(padded).max(1, initial=0)
-            scale = np.where(largest > 0, largest / _f(127), _f(1)).astype(_f)
-            rounded = np.rint(padded / scale[:, None]).astype(np.int8)
+            scale = np.where(largest == 0, _f(1), largest / _f(127)).astype(_f)  # NaN and infinity stay in it
+            rounded = np.nan_to_num(np.rint(padded / scale[:, None])).astype(np.int8)
             numbers = rounded.reshape(panels, WIDTH, -1, 2).transpose(0, 2, 1, 3)
         else:
             numbers = padded.reshape(panels, WIDTH, -1).transpose(0, 2, 1)

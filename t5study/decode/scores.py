@@ -95,7 +95,12 @@ def rank(
 
 def _a_row(choices: Sequence, rows: int) -> Sequence[Sequence[np.ndarray]]:
     """The choices of each row: the same for all where they are one list of ids."""
-    if len(choices) and np.ndim(choices[0]) == 1 and all(isinstance(i, int | np.integer) for i in choices[0]):
+    if (
+        len(choices)
+        and np.ndim(choices[0]) == 1
+        and len(choices[0])
+        and all(isinstance(i, int | np.integer) for i in choices[0])
+    ):
         return [list(choices)] * rows
     if len(choices) != rows:
         raise UserError(f"choices: found {len(choices)} lists for {rows} sources; give one list, or one a row")
