@@ -67,6 +67,10 @@ class Experiment:
             field.name for field in dataclasses.fields(self) if getattr(self, field.name) != getattr(other, field.name)
         )
 
+    def variant(self, baseline: Experiment, *names: str) -> str:
+        """In which of some fields an experiment departs from another, in words; "" for none."""
+        return ", ".join(getattr(self, name).label for name in names if name in self.differs(baseline))
+
     def flat(self) -> dict[str, Any]:
         """The fields for scores.json; values that are not plain are told by their label."""
         return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}

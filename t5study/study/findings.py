@@ -85,6 +85,12 @@ def baseline_runs(study: Study) -> tuple[str, ...]:
     return next((runs for runs in starred if runs), ())
 
 
+def model_size(study: Study) -> int | None:
+    """Parameters of the baseline's model; of the largest if the baseline has not been run. None if nothing has."""
+    of = [study.runs[key] for key in baseline_runs(study)] or list(study.runs.values())
+    return max((run.parameters for run in of if run.parameters), default=None)
+
+
 def line(study: Study, label: str, runs: tuple[str, ...], row: TableRow | None = None) -> Line:
     """Judges one row in every column."""
     base = baseline_runs(study)

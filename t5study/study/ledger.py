@@ -146,7 +146,7 @@ class Ledger:
         tuned = result(self.store, stage) if has(self.store, stage) else None
         start = stage.start
         trained = result(self.store, start) if start and has(self.store, start) else None
-        first = trained or tuned
+        first, last = trained or tuned, tuned or trained
         return {
             "experiment": experiment.flat(),
             "label": label(experiment),
@@ -158,7 +158,8 @@ class Ledger:
                 "pretrain": trained["tokens"] if trained else None if start else 0,
                 "finetune": tuned["tokens"] if tuned else None,
             },
-            "parameters": first["parameters"] if first else None,
+            "parameters": last["parameters"] if last else None,
+            "trainable": tuned.get("trainable", tuned["parameters"]) if tuned else None,
             "first_loss": first["first_loss"] if first else None,
         }
 
@@ -232,10 +233,8 @@ def _key(stage: Finetune) -> str:
 
 def label(experiment: Experiment) -> str:
     """What a run is called: what pre-training hid, and how else it departs from the baseline."""
-    differs = experiment.differs(BASELINE)
-    told = [experiment.objective.label if experiment.pretraining else "no pre-training"]
-    told += [getattr(experiment, name).label for name in ("architecture", "tuning") if name in differs]
-    return ", ".join(told)
+    start = experiment.objective.label if experiment.pretraining else "no pre-training"
+    return ", ".join(filter(None, (start, experiment.variant(BASELINE, "architecture", "tuning"))))
 
 
 def paper_figures(experiment: Experiment) -> dict[str, float] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from t5study.study.baseline import BASELINE
 from t5study.study.experiment import Experiment
 from t5study.study.material import Chosen, Corpus, Tokens, Vocabulary
 from t5study.study.scales import Scale
@@ -53,6 +54,7 @@ def unfold(experiment: Experiment, setting: Setting) -> Finetune:
         z_loss=scale.z_loss,
         seed=experiment.seed,
         save_every=scale.save_every,
+        variant=experiment.variant(BASELINE, "architecture"),
     )
     return Finetune(
         start=start if steps else None,
@@ -74,4 +76,5 @@ def unfold(experiment: Experiment, setting: Setting) -> Finetune:
         seed=experiment.seed,
         save_every=scale.save_every,
         tuning=experiment.tuning,
+        variant=experiment.variant(BASELINE, "architecture", "tuning"),
     )

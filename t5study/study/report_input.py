@@ -24,7 +24,8 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Run:
-    """One pre-training and fine-tuning. pretrain, finetune: folders under store/ (None: there was none)."""
+    """One pre-training and fine-tuning. pretrain, finetune: folders under store/ (None: there was none). trainable: of
+    the parameters, those that the last step of fine-tuning moved (None: unknown)."""
 
     fingerprint: str
     label: str
@@ -35,6 +36,7 @@ class Run:
     finetune: str | None
     tokens: Mapping[str, float]
     parameters: int | None
+    trainable: int | None
     first_loss: float | None
 
 
@@ -213,6 +215,7 @@ def _column(told: Field) -> Column:
 def _run(key: str, told: Field, names: set[str]) -> Run:
     cells = {name: _cell(told["cells"][name]) for name in sorted(names)}
     tokens, first, parameters = told.get("tokens"), told.get("first_loss"), told.get("parameters")
+    trainable = told.get("trainable")
     pretrain, finetune = told.get("pretrain"), told.get("finetune")
     return Run(
         fingerprint=key,
@@ -224,6 +227,7 @@ def _run(key: str, told: Field, names: set[str]) -> Run:
         finetune=finetune.text() if finetune else None,
         tokens={name: each.number() for name, each in tokens.items() if each.value is not None} if tokens else {},
         parameters=parameters.whole() if parameters else None,
+        trainable=trainable.whole() if trainable else None,
         first_loss=first.number() if first else None,
     )
 

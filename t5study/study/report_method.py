@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from t5study.study.findings import model_size
 from t5study.study.report_input import Study
 from t5study.study.report_text import count, listed, plural, text_name
 
@@ -31,9 +32,9 @@ def differences(study: Study) -> list[tuple[str, str, str, str]]:
     """What, the paper, here, why."""
     runs = [run for run in study.runs.values() if run.pretrain]
     tokens = max((run.tokens.get("pretrain", 0) for run in runs), default=0)
-    sizes = {run.parameters for run in runs if run.parameters}
+    size = model_size(study)
     noise = study.noise.get(study.verdict_column)
-    model = f"{count(max(sizes))} parameters" if sizes else "see the scale"
+    model = f"{count(size)} parameters" if size else "see the scale"
     read = f"{count(tokens)} tokens" if tokens else "see the scale"
     told = [
         ("Text", "C4, 745 GB", f"{text_name(study)}, {count(study.corpus.get('tokens', 0))} tokens", _GIVEN),

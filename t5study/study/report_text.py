@@ -18,6 +18,7 @@ from t5study.study.findings import (
     Line,
     baseline_runs,
     line,
+    model_size,
     variants,
 )
 from t5study.study.report_input import Round, Study
@@ -123,12 +124,17 @@ def text_name(study: Study) -> str:
 def asked(study: Study) -> str:
     """What was asked, in two sentences."""
     trained = [run for run in study.runs.values() if run.pretrain]
-    labels = {run.label for run in trained}
-    sizes = {run.parameters for run in trained if run.parameters}
+    tried = plural(len({run.experiment.get("objective", run.label) for run in trained}), "objective")
+    more = {
+        name: len({run.experiment.get(field) for run in trained})
+        for field, name in (("architecture", "architectures"), ("tuning", "ways of fine-tuning"))
+    }
+    size = model_size(study)
     tokens = max((run.tokens.get("pretrain", 0) for run in trained), default=0)
     told = [
-        f"Which way of hiding text makes the best pre-training? {plural(len(labels), 'objective')} were tried: each "
-        f"time a model{f' of {count(max(sizes))} parameters' if sizes else ''} was pre-trained"
+        f"Which way of hiding text makes the best pre-training? "
+        f"{listed([tried, *(f'{n} {name}' for name, n in more.items() if n > 1)])} were tried: each "
+        f"time a model{f' of {count(size)} parameters' if size else ''} was pre-trained"
         f"{f' on {count(tokens)} tokens' if tokens else ''} of {text_name(study)}, then fine-tuned "
         f"on {plural(len(study.tasks), 'task')} ({listed(str(task['column']) for task in study.tasks)})."
     ]

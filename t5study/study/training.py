@@ -28,7 +28,7 @@ _START_S = 1.0  # to build a model, read its data and write it down
 
 @dataclass(frozen=True)
 class Pretrain(Stage):
-    """A model from fresh weights on text."""
+    """A model from fresh weights on text. variant: how it departs from the baseline otherwise, for people."""
 
     tokens: Tokens
     objective: Objective
@@ -43,11 +43,12 @@ class Pretrain(Stage):
     z_loss: float
     seed: int
     save_every: int = field(compare=False, metadata=UNSIGNED)
+    variant: str = field(default="", compare=False, metadata=UNSIGNED)
     kind: ClassVar[str] = "pretrain"
 
     @property
     def label(self) -> str:
-        return f"pretrain {self.objective.label}" + _made_like(self.architecture) + _seed(self.seed)
+        return f"pretrain {self.objective.label}" + _told(self.variant, self.seed)
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -128,13 +129,13 @@ class Finetune(Stage):
     seed: int
     save_every: int = field(compare=False, metadata=UNSIGNED)
     tuning: Tuning = field(default=AllParameters(), metadata=IF_SET)
+    variant: str = field(default="", compare=False, metadata=UNSIGNED)
     kind: ClassVar[str] = "finetune"
 
     @property
     def label(self) -> str:
-        told = f"finetune {self.start.objective.label if self.start else 'no pre-training'}"
-        tuned = "" if self.tuning == AllParameters() else f", {self.tuning.label}"
-        return told + _made_like(self.architecture) + tuned + _seed(self.seed)
+        start = self.start.objective.label if self.start else "no pre-training"
+        return f"finetune {start}" + _told(self.variant, self.seed)
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -235,12 +236,8 @@ def _row(stage: Pretrain | Finetune) -> int:
     return flops(stage.shape, stage.architecture, stage.source_length, stage.target_length)
 
 
-def _made_like(architecture: str) -> str:
-    return "" if architecture == "encoder_decoder" else f", {architecture}"
-
-
-def _seed(seed: int) -> str:
-    return f", seed {seed}" if seed else ""
+def _told(variant: str, seed: int) -> str:
+    return (f", {variant}" if variant else "") + (f", seed {seed}" if seed else "")
 
 
 def _trained(work: Path, model: Any) -> dict[str, Any]:

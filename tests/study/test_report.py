@@ -21,20 +21,6 @@ from t5study.study.report_input import read_study
 Scores = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Scores]:
-    """A study's folder with its report, and its scores."""
-    out = tmp_path_factory.mktemp("report") / "a study"
-    scores = write_study(out)
-    assert write_report(out) == out / "report.html"
-    return out, scores
-
-
-@pytest.fixture(scope="module")
-def page(made: tuple[Path, Scores]) -> Page:
-    return Page((made[0] / "report.html").read_text(encoding="utf-8"))
-
-
 def values_of(scores: Scores, runs: list[str], column: str) -> list[float]:
     cells = [scores["runs"][key]["cells"][column] for key in runs]
     return [cell["value"] for cell in cells if cell["state"] == "measured"]
