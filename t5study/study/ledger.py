@@ -174,8 +174,8 @@ class Ledger:
         }
 
     def _begun(self, table: Table) -> bool:
-        """Whether any of its variants has been run."""
-        return any(self.runs_of(row.experiment) for row in table.rows if not row.starred)
+        """Whether anything has been run that no table before it has."""
+        return any(self.runs_of(row.experiment) for row in table.rows if row_of(row.experiment) is row)
 
     def _table(self, table: Table) -> dict[str, Any]:
         return {
