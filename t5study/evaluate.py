@@ -28,7 +28,7 @@ from t5study.tasks.task import Row, Task
 from t5study.vocab import AnyVocab
 
 if TYPE_CHECKING:
-    from t5study.model.architectures import EncoderDecoder
+    from t5study.decode.rows import Model
 
 Interval = tuple[float, float]
 
@@ -86,7 +86,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: EncoderDecoder,
+    model: Model,
     vocab: AnyVocab,
     task: Task,
     rows: Sequence[Row] | None = None,
