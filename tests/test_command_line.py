@@ -73,7 +73,7 @@ def test_every_command_has_help_an_example_that_parses_and_a_function():
     import shlex
 
     leaves = dict(_leaves(build_parser()))
-    assert len(leaves) == 14
+    assert len(leaves) == 16
     for words, leaf in leaves.items():
         assert leaf.description
         assert all(action.help for action in leaf._actions), words
@@ -136,6 +136,26 @@ def test_version(capsys: pytest.CaptureFixture[str]):
         (["vocab", "inspect", "no/such.model"], "no/such.model: no such file"),
         (["corpus", "inspect", "no/such"], "no/such"),
         (["answer", "no/such", "a prompt"], "no/such: no such folder"),
+        (["answer", "m", "--max-length", "0"], "--max-length: found 0, give a number from 1"),
+        (["answer", "m", "--max-length", "-1"], "--max-length: found -1"),
+        (["answer", "m", "--max-length", "1000000000"], "--max-length: found 1000000000"),
+        (["answer", "m", "--beams", "1000000"], "--beams: found 1000000, give a number from 1 to 512"),
+        (["answer", "m", "--temperature", "-1"], "--temperature: found -1"),
+        (["answer", "m", "--temperature", "nan"], "--temperature: found nan"),
+        (["answer", "m", "--top-p", "0"], "--top-p: found 0, give a number above 0"),
+        (["answer", "m", "--top-k", "-3"], "--top-k: found -3"),
+        (["answer", "m", "--max-lenght", "3"], "did you mean --max-length?"),
+        (["answer", "m", "--precision", "int4"], "invalid choice: 'int4'"),
+        (["answer", "m", "x", "--beams", "4", "--seed", "1"], "method: found beams with seed"),
+        (["answer", "m", "--file", "no/such.txt"], "no/such.txt: no such file"),
+        (["answer", "no/such", "--ensemble", "other", "x"], "no/such: no such folder"),
+        (["import", "no/such", "out"], "no/such: no such file or folder"),
+        (["import", "pyproject.toml", "out"], "pyproject.toml: found weights in a format"),
+        (["export", "no/such", "out"], "no/such: no such folder"),
+        (["export", "m", "out", "--max-shard-size", "5 bananas"], "--max-shard-size: found '5 bananas'"),
+        (["export", "m", "out", "--max-shard-size", "0"], "--max-shard-size: found '0'"),
+        (["export", "m", "out", "--format", "onnx"], "invalid choice: 'onnx'"),
+        (["export", "m", "docs"], "docs: exists already"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(words: list[str], says: str, capsys: pytest.CaptureFixture[str]):

@@ -112,10 +112,21 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with one-line errors."""
+    """argparse, with one-line errors. mixed: texts may stand behind flags too, which argparse alone then refuses."""
+
+    mixed = False
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, formatter_class=Formatter, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if not self.mixed:
+            return super().parse_known_args(args, namespace)
+        self.mixed = False  # the method below comes back here, twice
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.mixed = True
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see `{self.prog} --help`")
@@ -317,6 +328,7 @@ def _answer(commands: Any) -> None:
         "are answered. <extra_id_0> in a prompt is the sentinel: a pre-trained model fills it.",
         "my-tuned/model 'is it large? a whale'",
     )
+    answer.mixed = True
     answer.add_argument("checkpoint", type=folder, help="folder of a model")
     answer.add_argument("prompt", nargs="*", help="texts to answer; put -- before one that begins with a dash")
     answer.add_argument(
