@@ -264,7 +264,7 @@ def build_parser() -> Parser:
     study = _group(commands, "study", "the search itself: plan, run, judge, report")
     for name, text, example in [
         ("plan", "Say what a study would run, what of it is done, and what the rest costs on this machine.", ""),
-        ("run", "Run the paper's tables (1, 4, 5, 6, 7) row by row, then write the report.", "--tables 4,5 "),
+        ("run", "Run the paper's tables (1, 2, 4, 5, 6, 7, 10) row by row, then write the report.", "--tables 4,5 "),
         ("rounds", "Run the paper's search: each round's winner goes on to the next. Then write the report.", ""),
     ]:
         leaf = _leaf(
@@ -282,7 +282,9 @@ def build_parser() -> Parser:
         _tasks(leaf)
         leaf.add_argument("--workers", type=Whole(1, 256), help="runs side by side (default: one a core)")
         if name != "rounds":
-            leaf.add_argument("--tables", default="all", help="for example 4,5")
+            leaf.add_argument(
+                "--tables", default="search", help="2,10 for example; search: 1,4,5,6,7 (the rounds'); all"
+            )
     report = _leaf(
         study,
         "report",

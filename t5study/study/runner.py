@@ -26,25 +26,27 @@ from t5study.study.ledger import NO_PRETRAINING, Ledger, seeds_of
 from t5study.study.question import ask, workers_here
 from t5study.study.stages import COST, Stage, folder, has, needed, stage_id
 from t5study.study.table import Table
-from t5study.study.tables.declared import TABLES
+from t5study.study.tables.declared import SEARCH, TABLES
 from t5study.study.training import Finetune, Pretrain
 
 _PROBE_FLOPS = 4e11  # a probe's step is cut to so much, and its time multiplied
 
 
 def chosen_tables(text: str) -> tuple[Table, ...]:
-    """Tables by their numbers. UserError for one that is not declared.
+    """Tables by their numbers; "search": those that the rounds go through; "all". UserError for any other.
 
     >>> [table.number for table in chosen_tables("4, 1")]
     ['1', '4']
     """
-    if text.strip() == "all":
-        return TABLES
+    if text.strip() in ("search", "all"):
+        return SEARCH if text.strip() == "search" else TABLES
     numbers = [part.strip() for part in text.split(",")]
     known = {table.number for table in TABLES}
     for number in numbers:
         if number not in known:
-            raise UserError(f"--tables: found {number!r}; give all, or some of {', '.join(sorted(known, key=int))}")
+            raise UserError(
+                f"--tables: found {number!r}; give search, all, or some of {', '.join(sorted(known, key=int))}"
+            )
     return tuple(table for table in TABLES if table.number in numbers)
 
 
@@ -62,7 +64,7 @@ def run_tables(
     text: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     metric: str | None = None,
-    tables: str = "all",
+    tables: str = "search",
 ) -> None:
     """Runs what is missing of some tables and writes scores.json and costs.json; shows progress on stderr.
 
@@ -94,7 +96,7 @@ def plan(
     text: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     metric: str | None = None,
-    tables: str = "all",
+    tables: str = "search",
 ) -> str:
     """What some tables need, what of it is missing, and what that costs here. Trains nothing and writes nothing.
 

@@ -130,10 +130,12 @@ def test_every_scale_ends_fine_tuning_with_an_evaluation(scale):
 
 
 def test_tables_are_chosen_by_number():
-    assert chosen_tables("all") == TABLES
+    assert (chosen_tables("all"), chosen_tables("search")) == (TABLES, SEARCH)
     assert [table.number for table in chosen_tables("10,7,4")] == ["4", "7", "10"]
     for text, found in [("4,9", "'9'"), ("", "''"), ("four", "'four'")]:
-        with pytest.raises(UserError, match=f"--tables: found {found}; give all, or some of 1, 2, 4, 5, 6, 7, 10"):
+        with pytest.raises(
+            UserError, match=f"--tables: found {found}; give search, all, or some of 1, 2, 4, 5, 6, 7, 10"
+        ):
             chosen_tables(text)
 
 
