@@ -19,7 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from t5study.commands.flags import Parser, Real, Whole, build_parser
+from t5study.commands.flags import Parser, Real, Whole
+from t5study.commands.tree import build_parser
 from t5study.ground.errors import Stopped, UserError
 
 EXIT_USER, EXIT_IO, EXIT_INTERRUPT = 2, 74, 130

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from t5study.__main__ import main, parse
-from t5study.commands.flags import build_parser, place
+from t5study.commands.flags import place
+from t5study.commands.tree import build_parser
 from t5study.ground.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

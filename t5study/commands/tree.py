@@ -1,0 +1,292 @@
+"""The command line as argparse sees it: every command, its flags, help a newcomer can begin from.
+
+Each command names the function that runs it as "module.function" below t5study/commands.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from t5study.commands import flags
+from t5study.commands.flags import Parser, Real, Version, Whole, folder, size
+
+TITLE = "t5study: from text, tasks and a compute budget to the T5 recipe that wins."
+
+BEGIN = """\
+begin here:
+  t5study show span_corruption          what pre-training hides, on one sentence
+  t5study study plan                    what the whole search would cost on this machine
+  t5study study rounds                  run it on the documentation inside Python, about a quarter of an hour
+  t5study study rounds --text 'my/*.jsonl.zst' --task my_task.jsonl     the same on your own text and task
+
+one model by hand:
+  corpus build -> vocab train -> corpus tokens -> train pretrain -> train finetune -> evaluate, answer
+  (`t5study COMMAND --help` has an example of each)
+"""
+
+
+def build_parser() -> Parser:
+    """The whole command line. Every leaf sets `run`, the address of a function below t5study/commands."""
+    parser = Parser(prog="t5study", description=TITLE, epilog=BEGIN)
+    parser.add_argument("--version", action=Version, nargs=0, help="show the version and leave")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    corpus = _group(commands, "corpus", "text -> documents -> tokens, ready to pre-train on")
+    build = _leaf(
+        corpus,
+        "build",
+        "text.corpus_build",
+        "Read documents (plain text, JSON lines, Parquet) into one Parquet file. Without --text: the documentation "
+        "inside the Python packages of this machine.",
+        "--text 'books/*.txt' 'web/*.jsonl.zst' --out my-corpus",
+    )
+    flags.text(build)
+    build.add_argument("--out", type=folder, required=True, help="folder to write; must not exist")
+    tokens = _leaf(
+        corpus,
+        "tokens",
+        "text.corpus_tokens",
+        "Encode documents once: tokens.npy and offsets.npy, which training maps into memory.",
+        "--corpus my-corpus --vocab my.model --out my-tokens",
+    )
+    tokens.add_argument("--corpus", type=folder, required=True, help="folder that `corpus build` wrote")
+    tokens.add_argument("--vocab", type=folder, required=True, help="SentencePiece .model, or: bytes")
+    tokens.add_argument("--max-tokens", type=Whole(1, 2**50), help="stop after this many tokens")
+    tokens.add_argument("--out", type=folder, required=True, help="folder to write; must not exist")
+    inspect = _leaf(
+        corpus,
+        "inspect",
+        "text.corpus_inspect",
+        "Check every file of a corpus or token folder against its digest; show counts and the first document.",
+        "my-corpus",
+    )
+    inspect.add_argument("folder", type=folder, help="folder that `corpus build` or `corpus tokens` wrote")
+
+    vocab = _group(commands, "vocab", "train or look at a SentencePiece vocabulary")
+    train_vocab = _leaf(
+        vocab,
+        "train",
+        "text.vocab_train",
+        "Train a unigram vocabulary on text. T5's 100 sentinels (<extra_id_0> ...) come on top of its pieces.",
+        "--text 'books/*.txt' --pieces 8000 --out my.model",
+    )
+    flags.text(train_vocab)
+    train_vocab.add_argument("--pieces", type=Whole(1), default=32_000, help="pieces, sentinels not counted")
+    train_vocab.add_argument("--out", type=folder, required=True, help="the .model file to write; must not exist")
+    look = _leaf(
+        vocab,
+        "inspect",
+        "text.vocab_inspect",
+        "Sizes and special ids of a vocabulary; the ids of a text if you give one.",
+        "my.model 'Thank you <extra_id_0> me to your party'",
+    )
+    look.add_argument("vocab", type=folder, help="SentencePiece .model, or: bytes")
+    look.add_argument("text", nargs="?", help="a text to encode and to decode again")
+
+    train = _group(commands, "train", "pre-train or fine-tune one model")
+    pretrain = _leaf(
+        train,
+        "pretrain",
+        "train.pretrain",
+        "Pre-train a model from fresh weights. Interrupted (Ctrl-C, kill, power), the same command goes on; the model "
+        "comes to lie in OUT/model, a folder that transformers reads too.",
+        "--tokens my-tokens --vocab my.model --size tiny --steps 1000 --out my-run",
+    )
+    pretrain.add_argument("--tokens", type=folder, help="folder that `corpus tokens` wrote")
+    pretrain.add_argument("--vocab", type=folder, help="the .model the tokens were made with, or: bytes")
+    pretrain.add_argument(
+        "--objective", default="span_corruption(rate=0.15, mean_span=3)", help="`t5study show` lists them"
+    )
+    pretrain.add_argument(
+        "--size", default="tiny", help="pico, tiny, mini (laptops), small, base ... (`t5study model describe`)"
+    )
+    flags.architecture(pretrain)
+    flags.training(
+        pretrain, steps=1000, rate="0.01 for adafactor, 0.001 for adamw; then 1/sqrt(step) after step 10,000"
+    )
+    finetune = _leaf(
+        train,
+        "finetune",
+        "train.finetune",
+        "Fine-tune a model on one task or on several at once (each as often as it has rows). Interrupted, the same "
+        "command goes on; the model comes to lie in OUT/model.",
+        "--checkpoint my-run/model --task my_task.jsonl --metric accuracy --out my-tuned",
+    )
+    flags.checkpoint(finetune)
+    flags.tasks(finetune)
+    flags.training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw")
+    finetune.add_argument(
+        "--tuning",
+        default="all",
+        help="which weights move: all, adapters(32), unfreezing(12) (from the top layer down)",
+    )
+    finetune.add_argument("--target-length", type=Whole(2, 65_536), default=64, help="target tokens a row")
+    finetune.add_argument("--evaluate-every", type=Whole(0), default=0, help="steps between evaluations, 0 for none")
+
+    _model(commands)
+
+    evaluate = _leaf(
+        commands,
+        "evaluate",
+        "evaluate.evaluate",
+        "Score a model on tasks: by each task's metric on greedy answers, and by the likelihood of its targets. Takes "
+        "what `train` wrote and any T5 folder of Hugging Face (safetensors).",
+        "--checkpoint my-tuned/model --task my_task.jsonl pydocs/package --out my-scores",
+    )
+    flags.checkpoint(evaluate)
+    flags.tasks(evaluate)
+    evaluate.add_argument(
+        "--out", type=folder, help="folder to write scores.json and every prediction to; must not exist"
+    )
+    flags.machine(evaluate)
+
+    _answer(commands)
+    _exchange(commands)
+
+    show = _leaf(
+        commands,
+        "show",
+        "text.show",
+        "What an objective hides and asks for, as text, before any training. Without an objective: lists them all.",
+        "'span_corruption(rate=0.5, mean_span=5)' --text 'your own sentence of some length'",
+    )
+    show.add_argument("objective", nargs="?", help="a name, with or without settings; without one, lists them")
+    show.add_argument("--text", help="your own sentence or text")
+    show.add_argument("--vocab", type=folder, help="a .model, or: bytes; without it words are the tokens")
+    show.add_argument("--seed", type=Whole(0, 2**62), default=8, help="another seed hides other tokens")
+    show.add_argument("--rows", type=Whole(1, 100), default=3, help="examples to show")
+
+    study = _group(commands, "study", "the search itself: plan, run, judge, report")
+    for name, text, example in [
+        ("plan", "Say what a study would run, what of it is done, and what the rest costs on this machine.", ""),
+        ("run", "Run the paper's tables (1, 2, 4, 5, 6, 7, 10) row by row, then write the report.", "--tables 4,5 "),
+        ("rounds", "Run the paper's search: each round's winner goes on to the next. Then write the report.", ""),
+    ]:
+        leaf = _leaf(
+            study,
+            name,
+            f"study.{name}",
+            text + " Interrupted, the same command goes on where it stopped.",
+            f"{example}--scale laptop\n  t5study study {name} {example}--text 'my/*.txt' --task my_task.jsonl",
+        )
+        leaf.add_argument(
+            "--scale", default="laptop", help="how big: smoke (seconds), laptop (minutes), evening (hours)"
+        )
+        leaf.add_argument("--out", type=folder, help="folder of the study (default: study-SCALE)")
+        flags.text(leaf)
+        flags.tasks(leaf)
+        leaf.add_argument("--workers", type=Whole(1, 256), help="runs side by side (default: one a core)")
+        if name != "rounds":
+            leaf.add_argument(
+                "--tables", default="search", help="2,10 for example; search: 1,4,5,6,7 (the rounds'); all"
+            )
+    report = _leaf(
+        study,
+        "report",
+        "study.report",
+        "Write a study's report.html, report.md and CSV tables again from its scores.",
+        "--out study-laptop",
+    )
+    report.add_argument("--out", type=folder, default=Path("study-laptop"), help="folder of the study")
+    return parser
+
+
+def _model(commands: Any) -> None:
+    model = _group(commands, "model", "what a size takes, before anything is made")
+    leaf = _leaf(
+        model,
+        "describe",
+        "model.describe",
+        "Parameters, FLOPs and memory of a size, by arithmetic, part by part: to answer with it and to fine-tune it.",
+        "11b\n  t5study model describe base --architecture prefix_lm --adapter 128",
+    )
+    leaf.add_argument("name", help="pico, small, base, large, 3b, 11b, v1.1-xl, mt5-base, byt5-small, base-6 ...")
+    flags.architecture(leaf)
+    leaf.add_argument("--adapter", type=Whole(0, 2**20), default=0, help="inner size of adapters, 0 for none")
+    leaf.add_argument("--source-length", type=Whole(1, 2**20), default=512, help="source tokens of a pair")
+    leaf.add_argument("--target-length", type=Whole(1, 2**20), default=114, help="target tokens of a pair")
+    leaf.add_argument("--json", action="store_true", help="write all of it as JSON")
+
+
+def _answer(commands: Any) -> None:
+    answer = _leaf(
+        commands,
+        "answer",
+        "answer.answer",
+        "Answer prompts with a trained model, one line each. Without a prompt or a file, the lines of standard input "
+        "are answered. <extra_id_0> in a prompt is the sentinel: a pre-trained model fills it.",
+        "my-tuned/model 'is it large? a whale'",
+    )
+    answer.mixed = True
+    answer.add_argument("checkpoint", type=folder, help="folder of a model")
+    answer.add_argument("prompt", nargs="*", help="texts to answer; put -- before one that begins with a dash")
+    answer.add_argument(
+        "--file", type=folder, action="append", help='prompts, one a line; .jsonl: {"input": ...} a line; - is stdin'
+    )
+    answer.add_argument("--json", action="store_true", help="write JSON lines with input, answer and score")
+    flags.vocab(answer)
+    answer.add_argument("--max-length", type=Whole(1, 8192), default=64, help="tokens of the longest answer")
+    answer.add_argument("--beams", type=Whole(1, 512), default=1, help="search with this many (T5: 4); 1 is greedy")
+    answer.add_argument("--alpha", type=Real(0, 100), help="weight of the length of beams (default: 0.6)")
+    answer.add_argument("--temperature", type=Real(1e-3, 1e3), help="sample, from logits over this")
+    answer.add_argument("--top-k", type=Whole(0), help="sample from this many likeliest tokens, 0 for all")
+    answer.add_argument("--top-p", type=Real(0, 1, open=True), help="sample from the fewest tokens this probable")
+    answer.add_argument("--seed", type=Whole(0, 2**62), help="sample other answers with another one")
+    answer.add_argument(
+        "--ensemble", type=folder, action="append", default=[], metavar="MODEL", help="a further model to answer with"
+    )
+    answer.add_argument(
+        "--average", choices=["logits", "probabilities"], default="logits", help="what the models of --ensemble average"
+    )
+    answer.add_argument("--precision", choices=["float32", "int8"], default="float32", help="int8: smaller, on a CPU")
+    answer.add_argument("--backend", choices=["torch", "ctranslate2"], default="torch", help="who computes")
+    answer.add_argument("--batch-rows", type=Whole(1, 65_536), default=64, help="prompts a batch")
+    answer.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU if torch sees one")
+    answer.add_argument("--threads", type=Whole(1, 1024), help="threads (default: 1)")
+
+
+def _exchange(commands: Any) -> None:
+    bring = _leaf(
+        commands,
+        "import",
+        "exchange.bring",
+        "Bring a published model in: a Hugging Face folder (T5, T5 1.1, mT5, ByT5, Flan-T5; safetensors) or a T5X "
+        "checkpoint. What comes out is a folder like those that `train` writes.",
+        "checkpoint_1000000 my-t5 --vocab spiece.model",
+    )
+    bring.add_argument("where", type=folder, help="folder of Hugging Face, or a T5X checkpoint")
+    out = _leaf(
+        commands,
+        "export",
+        "exchange.export",
+        "Write a model for others: a Hugging Face folder (which every model's folder is already; --max-shard-size cuts "
+        "it), or one that CTranslate2 reads.",
+        "my-tuned/model my-model.ct2 --format ctranslate2",
+    )
+    out.add_argument("checkpoint", type=folder, help="folder of a model")
+    for leaf in (bring, out):
+        leaf.add_argument("out", type=folder, help="folder to write; must not exist")
+        flags.vocab(leaf)
+        leaf.add_argument(
+            "--max-shard-size", type=size, default="5GB", help="most bytes of a file of weights: 500MB, 5GB"
+        )
+    out.add_argument("--format", choices=["huggingface", "ctranslate2"], default="huggingface", help="who reads it")
+
+
+def _group(commands: Any, name: str, text: str) -> Any:
+    parser = commands.add_parser(name, help=text, description=text)
+    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+
+def _leaf(commands: Any, name: str, run: str, text: str, example: str) -> Parser:
+    leaf = commands.add_parser(name, help=_short(text), description=textwrap.fill(text, 88))
+    leaf.epilog = f"example:\n  {leaf.prog} {example}"
+    leaf.set_defaults(run=run)
+    return leaf
+
+
+def _short(text: str) -> str:
+    """A command's first sentence, as a line of a list."""
+    return text[:1].lower() + text[1:].partition(". ")[0].partition(": ")[0].removesuffix(".")
