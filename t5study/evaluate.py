@@ -28,7 +28,7 @@ from t5study.tasks.task import Row, Task
 from t5study.vocab import AnyVocab
 
 if TYPE_CHECKING:
-    from t5study.decode.rows import Model
+    from t5study.model.architectures import Model
 
 Interval = tuple[float, float]
 

@@ -14,7 +14,7 @@ from shared_data import SHARED
 
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import Ids
-from t5study.vocab import Vocab, train_vocab
+from t5study.vocab import ByteVocab, Vocab, load_vocab, train_vocab
 
 FOXES = [
     f"The {a} fox number {i} jumps over the {b} dog, and {c} of them said </s> or <pad> or <extra_id_{i % 3}>."
@@ -367,3 +367,48 @@ def test_half_read_texts_leave_nothing(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="found a folder"):
         train_vocab(TEXTS, 120, tmp_path)
+
+
+# --- bytes --------------------------------------------------------------------------------------------------------
+
+AWKWARD = ["", "Hi I am", "né à 日本 😀", "\x00\t\n", "</s> <pad> <extra_id_0>", "\u2028", "\U0010ffff"]
+
+
+@pytest.mark.parametrize("text", AWKWARD)
+def test_bytes_there_and_back(text: str):
+    vocab = ByteVocab()
+    ids = vocab.encode(text)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == [byte + 3 for byte in text.encode()]
+    assert vocab.decode(ids) == text
+    assert vocab.decode([0, *ids, 1, 300]) == text
+    assert [row.tolist() for row in vocab.encode_batch([text, "x"])] == [ids.tolist(), [123]]
+
+
+def test_sentinels_of_bytes_are_the_highest():
+    vocab = ByteVocab()
+    assert (vocab.ids.size, vocab.ids.table_rows, vocab.ids.sentinel(0), vocab.ids.sentinel(10)) == (259, 384, 258, 248)
+    ids = vocab.encode("a<extra_id_0>é<extra_id_10>b<extra_id_11>", sentinels=True)
+    assert ids.tolist() == [100, 258, 198, 172, 248, 101, *(byte + 3 for byte in b"<extra_id_11>")]
+    assert vocab.decode(ids) == "a<extra_id_0>é<extra_id_10>b<extra_id_11>"
+    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)])).encode()
+    assert max(every) + 3 < vocab.ids.sentinel(10)  # no text holds one
+
+
+def test_bytes_that_are_no_text():
+    vocab = ByteVocab()
+    assert vocab.decode([3 + 0xC3, 3 + 0x28]) == "("
+    assert vocab.encode("\ud800").tolist() == vocab.encode("\ufffd").tolist()
+    with pytest.raises(ValueError, match="id -1"):
+        vocab.decode([-1])
+
+
+def test_which_vocabulary_is_meant(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert load_vocab("bytes") == load_vocab(Path("bytes")) == ByteVocab()
+    assert load_vocab(model) == Vocab.load(model)
+    (tmp_path / "spiece.model").write_bytes(model.read_bytes())
+    assert load_vocab(tmp_path).digest == Vocab.load(model).digest
+    monkeypatch.chdir(tmp_path)
+    Path("bytes").write_bytes(model.read_bytes())
+    assert isinstance(load_vocab("bytes"), Vocab)  # a file of that name is meant, where there is one
+    assert ByteVocab().digest != Vocab.load(model).digest

@@ -7,6 +7,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from t5study.ground.pairs import EOS, Batch, pad_rows
 from t5study.model.architectures import EncoderDecoder, arrange, build
 from t5study.model.released import load_released, save_released
 from t5study.model.shapes import Shape
-from t5study.vocab import Vocab, train_vocab
+from t5study.vocab import ByteVocab, Vocab, train_vocab
 
 transformers = pytest.importorskip("transformers")
 
@@ -182,6 +183,44 @@ def test_the_tokenizer_of_the_published_vocabulary(tmp_path: Path):
     novel = (SHARED / "tokenizer" / "sentencepiece_test" / "botchan.txt").read_text(encoding="utf-8").split("\n")
     _compare(vocab, tmp_path / "m", AWKWARD + novel[:300])
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "m").convert_tokens_to_ids("<extra_id_0>") == 32_099
+
+
+def test_the_tokenizer_of_bytes(tmp_path: Path):
+    shape = Shape(d_model=4, d_ff=4, d_kv=2, heads=1, encoder_layers=1, decoder_layers=1, table_rows=384)
+    save_released(build(shape, 0), tmp_path / "m", None)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+    assert type(tokenizer).__name__ == "ByT5Tokenizer"
+    for text in AWKWARD:
+        if "<extra_id" not in text:
+            assert tokenizer(text).input_ids == [*ByteVocab().encode(text).tolist(), EOS], text
+    assert tokenizer.convert_tokens_to_ids("<extra_id_0>") == 259  # which no ByT5 was trained on; ours is 258
+
+
+# --- what transformers has no words for ---------------------------------------------------------------------------
+
+
+def test_a_shared_model_is_read_as_the_same_function(tmp_path: Path, vocab: Vocab):
+    shape = replace(_shape(vocab, **V1_1), encoder_layers=3)
+    model = build(shape, 7, "shared_encoder_decoder")
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith((".q", "bias")):
+                weight.mul_(4)
+    save_released(model, tmp_path / "m", vocab.path)
+    peer = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "m", dtype=torch.float32)
+    rows = _rows(vocab, 2)
+    ours, theirs = _ours(model, *rows), _theirs(peer, *rows)
+    assert ours.std() > 0.1
+    assert (ours - theirs).abs().max() <= 1e-5 * max(1.0, float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("architecture", ["language_model", "prefix_lm"])
+def test_a_language_model_is_refused(tmp_path: Path, vocab: Vocab, architecture: str):
+    save_released(build(replace(_shape(vocab), encoder_layers=0), 7, architecture), tmp_path / "m", vocab.path)
+    with pytest.raises(OSError, match=r"model.safetensors"):
+        transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "m")
+    with pytest.raises(ValueError, match="t5study"):
+        transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "m")
 
 
 @pytest.mark.parametrize("version", [V1_0, V1_1], ids=["v1.0", "v1.1"])
