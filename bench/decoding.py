@@ -1,126 +1,211 @@
-"""Greedy decoding beside transformers' generate on the same weights and sources, in one run.
+"""Generation beside transformers' and CTranslate2's on the same weights and sources, in one run.
 
-    python bench/decoding.py [CASE ...]
+    python bench/decoding.py [CASE ...] [--turns 3]
 
-One thread, fp32, every row says exactly as many tokens on both sides (EOS is made impossible), new tokens a second,
-the encoder's time counted. Contenders take turns; the clock is the thread's processor time, since cores may be shared;
-each figure is the median of its turns, the ratio the median of the turns' ratios. Answers are compared, too. Exits
-with 1 if they differ, or if t5study is under 1.2 times transformers in any case that was asked for.
+The shape is t5-small's, the weights are random, sources have 128 tokens, and every answer exactly 64 (EOS and padding
+are made impossible): new tokens a second, the encoder's time counted. One thread and one process an engine, since
+engines in one process disturb each other; they take turns, and the clock is the process's processor time, since cores
+may be shared. Each figure is the median of its turns, each ratio the median of the turns' ratios to transformers.
+Greedy answers are compared, too. Exits with 1 if the fp32 engines' answers differ, or if t5study is under 1.8 times
+transformers or more than 10 % behind CTranslate2 at the same precision in any case that was asked for.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import T5Config, T5ForConditionalGeneration
 
-from t5study.decode import generate
-from t5study.ground.machine import Machine, describe, use
-from t5study.ground.pairs import EOS
-from t5study.model.architectures import EncoderDecoder, build
-from t5study.model.released import published
-from t5study.model.shapes import Shape
-
-TURNS, LEAST = 7, 1.2
+ROWS = {"batch 1 greedy": (1, 1), "batch 1 beam 4": (1, 4), "batch 16 greedy": (16, 1), "batch 16 beam 4": (16, 4)}
+ENGINES = ("transformers", "CTranslate2 fp32", "t5study fp32", "CTranslate2 int8", "t5study int8")
+SOURCE, TARGET, LEAST, BEHIND = 128, 64, 1.8, 0.9
 
 
-@dataclass(frozen=True)
-class Case:
-    """rows of `source` tokens, each answered with `target` tokens."""
-
-    shape: Shape
-    rows: int
-    source: int
-    target: int
-
-
-CASES = {
-    "64 wide": Case(Shape(64, 256, 16, 4, 2, 2, 4096), 64, 64, 16),
-    "128 wide": Case(Shape(128, 512, 32, 4, 2, 2, 4096), 64, 128, 32),
-    "t5-small, 1 row": Case(Shape(512, 2048, 64, 8, 6, 6, 32_128), 1, 128, 32),
-    "t5-small, 16 rows": Case(Shape(512, 2048, 64, 8, 6, 6, 32_128), 16, 128, 32),
-}
-USUAL = ("64 wide", "128 wide", "t5-small, 1 row")
-
-
-def talkative(shape: Shape) -> EncoderDecoder:
+def talkative():
     """Fresh weights whose answers vary with the source and never end."""
-    model = build(shape, seed=0)
+    import torch
+
+    from t5study.ground.pairs import EOS, PAD
+    from t5study.model.architectures import build
+    from t5study.model.shapes import size
+
+    model = build(size("small", 32_128), seed=0)
     with torch.no_grad():
         for layer in model.decoder:
             for weight in (layer.attention.out, layer.cross.out, layer.feed.wo):
                 weight *= 6
-        model.embedding[[0, EOS]] = 0
+        model.embedding[[PAD, EOS]] = 0
     return model
 
 
-def peer_of(model: EncoderDecoder) -> T5ForConditionalGeneration:
+def sources(rows: int) -> np.ndarray:
+    ids_NS = np.random.default_rng(0).integers(3, 32_000, (rows, SOURCE)).astype(np.int32)
+    ids_NS[:, -1] = 1
+    return ids_NS
+
+
+def ours(precision: str) -> Callable[[np.ndarray, int], list[list[int]]]:
+    from t5study.decode.generate import generate
+    from t5study.decode.methods import Beam, Greedy
+    from t5study.decode.weights import ready
+
+    prepared = ready(talkative(), precision)
+
+    def run(source_NS: np.ndarray, beams: int) -> list[list[int]]:
+        answers = generate(prepared, source_NS, TARGET, Greedy() if beams == 1 else Beam(beams, 0.6))
+        return [answer.ids.tolist() for answer in answers]
+
+    return run
+
+
+def transformers() -> Callable[[np.ndarray, int], list[list[int]]]:
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    from t5study.model.names import published
+
+    model = talkative()
     shape = model.shape
-    config = T5Config(
-        vocab_size=shape.table_rows, d_model=shape.d_model, d_kv=shape.d_kv, d_ff=shape.d_ff, num_heads=shape.heads,
-        num_layers=shape.encoder_layers, num_decoder_layers=shape.decoder_layers, dropout_rate=0.0,
-        decoder_start_token_id=0, attn_implementation="eager",
-    )  # fmt: skip
-    peer = T5ForConditionalGeneration(config).eval()
+    peer = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=shape.table_rows, d_model=shape.d_model, d_kv=shape.d_kv, d_ff=shape.d_ff,
+            num_heads=shape.heads, num_layers=shape.encoder_layers, num_decoder_layers=shape.decoder_layers,
+            dropout_rate=0.0, decoder_start_token_id=0,
+        )
+    ).eval()  # fmt: skip
     theirs = dict(peer.named_parameters())
     with torch.no_grad():
         for name, weight in model.named_parameters():
             theirs[published(name)].copy_(weight)
-    return peer
 
-
-def contenders(case: Case) -> dict[str, Callable[[], np.ndarray]]:
-    """Each answers all rows, (rows, target) ids."""
-    model = talkative(case.shape)
-    peer = peer_of(model)
-    random = np.random.default_rng(0)
-    source_NS = random.integers(3, case.shape.table_rows - 128, (case.rows, case.source)).astype(np.int32)
-    source_NS[:, -1] = EOS
-    ids_NS = torch.from_numpy(source_NS).long()
-    seen_NS = torch.ones_like(ids_NS)
-
-    def theirs() -> np.ndarray:
+    def run(source_NS: np.ndarray, beams: int) -> list[list[int]]:
+        ids_NS = torch.from_numpy(source_NS).long()
         with torch.no_grad():
-            out = peer.generate(ids_NS, attention_mask=seen_NS, max_new_tokens=case.target, do_sample=False)
-        return out[:, 1:].numpy()
+            said = peer.generate(
+                ids_NS, attention_mask=torch.ones_like(ids_NS), max_new_tokens=TARGET, do_sample=False,
+                num_beams=beams, length_penalty=0.6,
+            )  # fmt: skip
+        return said[:, 1:].tolist()
 
-    return {"transformers": theirs, "t5study": lambda: np.stack(generate.greedy(model, source_NS, case.target))}
+    return run
 
 
-def main(names: list[str]) -> int:
-    if unknown := [name for name in names if name not in CASES]:
-        sys.exit(f"bench: found {unknown[0]!r}; give some of {', '.join(CASES)}")
+def ctranslate(folder: Path, precision: str) -> Callable[[np.ndarray, int], list[list[int]]]:
+    import ctranslate2
+
+    from t5study.model.ctranslate import spell
+    from t5study.vocab import ByteVocab
+
+    names = spell(ByteVocab(), 32_128)
+    number = {name: i for i, name in enumerate(names)}
+    engine = ctranslate2.Translator(str(folder), compute_type=precision, inter_threads=1, intra_threads=1)
+
+    def run(source_NS: np.ndarray, beams: int) -> list[list[int]]:
+        tokens = [[names[i] for i in row] for row in source_NS.tolist()]
+        found = engine.translate_batch(tokens, beam_size=beams, max_decoding_length=TARGET, length_penalty=0.6)
+        return [[number[name] for name in one.hypotheses[0]] for one in found]
+
+    return run
+
+
+def work(engine: str, folder: Path) -> None:
+    """An engine's process: a case's numbers on standard input, seconds and answers on standard output."""
+    import torch
+
+    from t5study.ground.machine import Machine, use
+
     torch.set_num_threads(1)
     use(Machine())
-    print(f"{describe()}; one thread, fp32; median of {TURNS} turns")
-    failed = False
-    for name in names or USUAL:
-        case = CASES[name]
-        runs = contenders(case)
-        answers = [run() for run in runs.values()]
-        same = np.array_equal(*answers)
+    name, precision = engine.rsplit(" ", 1) if " " in engine else (engine, "")
+    precision = {"fp32": "float32"}.get(precision, precision)
+    with torch.no_grad():
+        run = {
+            "transformers": transformers, "t5study": lambda: ours(precision),
+            "CTranslate2": lambda: ctranslate(folder, precision),
+        }[name]()  # fmt: skip
+    for line in sys.stdin:
+        rows, beams = json.loads(line)
+        start = time.process_time()
+        said = run(sources(rows), beams)
+        print(json.dumps({"seconds": time.process_time() - start, "said": said}), flush=True)
+
+
+def ask(worker: subprocess.Popen, rows: int, beams: int) -> dict:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    worker.stdin.write(json.dumps((rows, beams)) + "\n")
+    worker.stdin.flush()
+    return json.loads(worker.stdout.readline())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"some of: {', '.join(ROWS)}")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.work:
+        work(asked.work[0], Path(asked.work[1]))
+        return 0
+    if unknown := [name for name in asked.cases if name not in ROWS]:
+        parser.error(f"found {unknown[0]!r}; give some of {', '.join(ROWS)}")
+
+    from t5study.ground.machine import describe
+    from t5study.model.ctranslate import write_ctranslate
+    from t5study.vocab import ByteVocab
+
+    print(f"{describe()}; one thread, one process an engine; median of {asked.turns} turns, processor time", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        folder.mkdir()
+        write_ctranslate(talkative(), folder, ByteVocab())
+        workers = {
+            engine: subprocess.Popen(
+                [sys.executable, __file__, "--work", engine, str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )  # fmt: skip
+            for engine in ENGINES
+        }
+        try:
+            return max(measured(name, workers, asked.turns) for name in asked.cases or ROWS)
+        finally:
+            for worker in workers.values():
+                worker.kill()
+
+
+def measured(name: str, workers: dict[str, subprocess.Popen], turns: int) -> int:
+    rows, beams = ROWS[name]
+    first = {engine: ask(worker, rows, beams)["said"] for engine, worker in workers.items()}
+    assert all(len(ids) == TARGET for said in first.values() for ids in said), "an answer of another length"
+    seconds: dict[str, list[float]] = {engine: [] for engine in workers}
+    for _ in range(turns):
+        for engine, worker in workers.items():
+            seconds[engine].append(ask(worker, rows, beams)["seconds"])
+    print(name, flush=True)
+    speed = {}
+    for engine, times in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds["transformers"], times, strict=True))
+        speed[engine] = ratio
+        pairs = zip(first[engine], first["transformers"], strict=True)
+        same = np.mean([a == b for x, y in pairs for a, b in zip(x, y, strict=True)])
+        per_second = rows * TARGET / statistics.median(times)
         print(
-            f"{name}: {case.rows} rows, {case.source} tokens -> {case.target}, answers {'equal' if same else 'DIFFER'}"
+            f"  {engine:18} {per_second:7,.0f} tokens/s {ratio:6.2f} x   tokens as transformers {same:.1%}", flush=True
         )
-        seconds: dict[str, list[float]] = {who: [] for who in runs}
-        for _ in range(TURNS):
-            for who, run in runs.items():
-                start = time.thread_time()
-                run()
-                seconds[who].append(time.thread_time() - start)
-        for who, turns in seconds.items():
-            ratio = statistics.median(a / b for a, b in zip(seconds["transformers"], turns, strict=True))
-            print(f"  {who:14} {case.rows * case.target / statistics.median(turns):8,.0f} tokens/s  {ratio:5.2f} x")
-            failed |= who == "t5study" and ratio < LEAST
-        failed |= not same
-    return int(failed)
+    failed = speed["t5study fp32"] < LEAST
+    failed |= any(speed[f"t5study {kind}"] < BEHIND * speed[f"CTranslate2 {kind}"] for kind in ("fp32", "int8"))
+    return int(failed or (beams == 1 and first["t5study fp32"] != first["transformers"]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

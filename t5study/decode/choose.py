@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from t5study.decode import panels
 from t5study.decode.methods import Sample
 from t5study.ground.errors import UserError
 from t5study.ground.seeds import keys, splitmix
@@ -16,8 +17,20 @@ from t5study.ground.seeds import keys, splitmix
 
 def likeliest(logits_AV: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The token with the greatest logit (the first of equal ones) and its log-probability."""
-    token_A = logits_AV.argmax(1)
-    return _with_log_p(logits_AV, token_A)
+    token_AC, log_p_AC = _top(logits_AV, 1)
+    return token_AC[:, 0], log_p_AC[:, 0]
+
+
+def _top(logits_AV: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` likeliest tokens of each answer and their log p, float64, likeliest first."""
+    if logits_AV.device.type == "cpu" and logits_AV.dtype == torch.float32:
+        token_AC, log_p_AC = panels.top(logits_AV.numpy(), count)
+    else:
+        found = logits_AV.topk(count, 1)
+        log_z_A = logits_AV.float().logsumexp(1, keepdim=True)
+        token_AC, log_p_AC = found.indices.cpu().numpy(), (found.values.float() - log_z_A).cpu().numpy()
+    _finite(log_p_AC)
+    return token_AC, log_p_AC.astype(np.float64)
 
 
 def drawn(logits_AV: Tensor, how: Sample, row_A: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,13 +61,12 @@ def _with_log_p(logits_AV: Tensor, token_A: Tensor) -> tuple[np.ndarray, np.ndar
 def best(logits_AV: Tensor, live_RB: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The `count` best continuations of each row's beams, best first: sums of log p, the beams they go on from and
     their tokens, (R, C) each. live_RB: the beams' sums; -inf for a beam that there is none of."""
-    rows, beams = live_RB.shape
-    sum_AV = logits_AV.double().log_softmax(1)
-    _finite(sum_AV[:, 0].cpu().numpy())
-    sum_AV += torch.from_numpy(live_RB.reshape(-1, 1)).to(sum_AV.device)
-    found = sum_AV.view(rows, -1).topk(min(count, beams * logits_AV.shape[1]), 1)
-    sum_RC, index_RC = found.values.cpu().numpy(), found.indices.cpu().numpy()
-    return sum_RC, index_RC // logits_AV.shape[1], index_RC % logits_AV.shape[1]
+    rows, each = len(live_RB), min(count, logits_AV.shape[1])
+    token_AC, log_p_AC = _top(logits_AV, each)
+    sum_RX = (live_RB.reshape(-1, 1) + log_p_AC).reshape(rows, -1)  # the best of a row are among each beam's best
+    order_RC = np.argsort(-sum_RX, axis=1, kind="stable")[:, :count]
+    token_RC = np.take_along_axis(token_AC.reshape(rows, -1), order_RC, 1)
+    return np.take_along_axis(sum_RX, order_RC, 1), order_RC // each, token_RC
 
 
 def _finite(log_p_A: np.ndarray) -> None:

@@ -459,3 +459,38 @@ def gated_gelu(h_A2F):
             part = (_f(1) if y >= 0 else e) / (_f(1) + e)
             out_AF[a, j] = x * part * h_A2F[a, width + j]
     return out_AF
+
+
+# --- the best of a vocabulary -----------------------------------------------------------------------------------------
+
+
+def top(logits_AV: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` tokens with the greatest logits, greatest first and the first of equal ones, and their log p,
+    (A, count)."""
+    token_AC, log_p_AC = np.zeros((len(logits_AV), count), np.int64), np.empty((len(logits_AV), count), np.float32)
+    _top(logits_AV, token_AC, log_p_AC)
+    return token_AC, log_p_AC
+
+
+@_loop
+def _top(logits_AV, token_AC, log_p_AC):
+    count = token_AC.shape[1]
+    for a in range(len(logits_AV)):
+        row, token, best = logits_AV[a], token_AC[a], log_p_AC[a]
+        best[:] = -np.inf
+        least = best[count - 1]
+        for v in range(len(row)):
+            if row[v] > least:
+                at = count - 1
+                while at > 0 and row[v] > best[at - 1]:
+                    best[at], token[at] = best[at - 1], token[at - 1]
+                    at -= 1
+                best[at], token[at] = row[v], v
+                least = best[count - 1]
+        most, total, check = best[0], _f(0), _f(0)
+        for v in range(len(row)):
+            check += row[v]
+            total += _exp(row[v] - most)
+        log_z = most + np.log(total) + check * _f(0)  # a NaN stays one
+        for c in range(count):
+            best[c] -= log_z
