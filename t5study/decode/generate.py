@@ -45,7 +45,7 @@ def generate(
 
     models: one, or several of the same vocabulary that answer together, `average` ("logits" or "probabilities") at
     every step; `ready(model)` in place of a model saves laying out its weights again. method: Greedy() by default.
-    precision: "int8" rounds the decoder's weights to 8 bits, on a CPU (docs/decode.md says what that changes).
+    precision: "int8" rounds weights to 8 bits, on a CPU (docs/decode.md says what that changes).
     compiled: runs with static shapes, the step's function through this, e.g. `torch.compile`.
     UserError for anything that cannot be.
     """

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t5study.decode.panels import Panels, attend, gated_gelu, source_panels
+from t5study.decode.encode import feed
+from t5study.decode.panels import Panels, attend, source_panels
 from t5study.decode.steps import bias_behind, source_of
-from t5study.decode.weights import Layer, Ready, sees_source_itself
+from t5study.decode.weights import Ready, sees_source_itself
 
 _NO_PANELS, _NO_ROWS = np.zeros(0, np.float32), np.zeros(0, np.int64)
 _NO_ANSWER = np.zeros((0, 0, 2, 0), np.float32)
@@ -53,7 +54,7 @@ class LoopSteps:
             w.out.add_to(x_AD, self._attend(qkv_A3I[:, :inner], source if self.own else None, answer))
             if w.cross_q is not None and w.cross_out is not None:
                 w.cross_out.add_to(x_AD, self._attend(w.cross_q.times(x_AD, normed=True), source, None))
-            _feed(x_AD, w)
+            feed(x_AD, w)
         self.place += 1
         return self._logits(x_AD)
 
@@ -72,12 +73,3 @@ class LoopSteps:
 
     def _logits(self, x_AD: np.ndarray) -> Tensor:
         return torch.from_numpy(self.ready.head.times(x_AD, normed=True))
-
-
-def _feed(x_AD: np.ndarray, w: Layer[Panels]) -> None:
-    h_AF = w.wi.times(x_AD, normed=True, relu=not w.gated)
-    if w.gated:
-        h_AF = gated_gelu(h_AF)
-    w.wo.add_to(x_AD, h_AF)
-    if w.adapter_wi is not None and w.adapter_wo is not None:
-        w.adapter_wo.add_to(x_AD, w.adapter_wi.times(x_AD, normed=True, relu=True))

@@ -30,7 +30,7 @@ from numba.extending import intrinsic
 WIDTH = 16  # columns of a panel
 ROWS = 6  # of a tile: 6 x 16 sums are 12 of the 16 vector registers of AVX2
 ROWS_INT8 = 4  # its products need some more
-_CHUNK = 96  # rows that go over all panels together, so that they stay near
+_NEAR = 1 << 16  # numbers of the rows that go over all panels together: they stay in a core's own cache
 _FAST = ("reassoc", "contract", "nsz", "arcp")
 _loop = njit(cache=True, nogil=True, error_model="numpy", fastmath=set(_FAST))
 _part = njit(forceinline=True, error_model="numpy", fastmath=set(_FAST))
@@ -275,8 +275,9 @@ def _times_floats(x_AK, numbers_PKN, scale, normed, relu, add, out_AJ):
     if normed:
         for a in range(rows_all):
             factor_A[a] = _one_over_rms(x_AK[a])
-    for begin in range(0, rows_all, _CHUNK):
-        end = min(begin + _CHUNK, rows_all)
+    chunk = max(1, _NEAR // (ROWS * k)) * ROWS
+    for begin in range(0, rows_all, chunk):
+        end = min(begin + chunk, rows_all)
         for p in range(len(numbers_PKN)):
             panel = numbers_PKN[p].ctypes.data
             first = begin
@@ -306,8 +307,9 @@ def _times_bytes(x_AK, numbers_PKN2, scale, normed, relu, add, out_AJ):
             scaled = row[i] / unit
             x16_AK[a, i] = np.int16(scaled + (_f(0.5) if scaled >= 0 else _f(-0.5)))
         factor_A[a] = unit * (_one_over_rms(row) if normed else _f(1)) + _f(0) * row.sum()  # a NaN stays one
-    for begin in range(0, rows_all, _CHUNK):
-        end = min(begin + _CHUNK, rows_all)
+    chunk = max(1, 2 * _NEAR // (ROWS_INT8 * k)) * ROWS_INT8
+    for begin in range(0, rows_all, chunk):
+        end = min(begin + chunk, rows_all)
         for p in range(len(numbers_PKN2)):
             panel = numbers_PKN2[p].ctypes.data
             first = begin

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from t5study.decode.encode import memory
 from t5study.decode.rows import inputs_of, real_lengths
 from t5study.decode.weights import Layer, Ready, sees_source_itself
 from t5study.model.architectures import EncoderDecoder, LanguageModel
@@ -49,7 +50,7 @@ def source_of(ready: Ready, source_RS: np.ndarray) -> tuple[tuple[Tensor, ...], 
         kv, stream_RD = model.prefix(inputs)
         return kv, stream_RD, length_R + 1  # mesh's position 0 holds the token 0
     assert isinstance(model, EncoderDecoder)
-    return model.memory(inputs), None, length_R
+    return model.memory(inputs) if ready.memory is None else memory(ready, inputs), None, length_R
 
 
 def bias_behind(ready: Ready, places: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A model made ready: its decoder's matrices laid out for single tokens.
+"""A model made ready: its matrices laid out for decoding.
 
 q, k and v lie side by side, each norm's gain is multiplied into the matrix behind it (so that a norm is one factor a
 row). On a CPU in fp32 a matrix is laid out in panels for the compiled loops; elsewhere, and for a compiler, it is
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from t5study.decode.panels import Panels
 from t5study.ground.errors import UserError
-from t5study.model.architectures import LanguageModel, Model
+from t5study.model.architectures import EncoderDecoder, LanguageModel, Model
 from t5study.model.layers import compute_dtype
+from t5study.model.stacks import DecoderLayer, EncoderLayer
 
 PRECISIONS = ("float32", "int8")
 Matrix = TypeVar("Matrix", Tensor, Panels)
@@ -25,7 +26,7 @@ Matrix = TypeVar("Matrix", Tensor, Panels)
 
 @dataclass(frozen=True)
 class Layer(Generic[Matrix]):
-    """One decoder layer. cross_q, cross_out: None where there is no encoder. adapter_wi, adapter_wo: None without."""
+    """One layer of either stack. cross_q, cross_out: None without cross-attention. adapter_wi, adapter_wo: likewise."""
 
     qkv: Matrix
     out: Matrix
@@ -40,13 +41,19 @@ class Layer(Generic[Matrix]):
 
 @dataclass(frozen=True)
 class Ready(Generic[Matrix]):
-    """A model and what decoding needs of it, copied: make it anew when the weights have changed."""
+    """A model and what decoding needs of it, copied: make it anew when the weights have changed.
+
+    encoder, memory: in int8, an encoder's layers and the matrix (columns of k and v of every decoder layer, D) behind
+    its final norm; otherwise the model's own encoder does.
+    """
 
     model: Model
     precision: str
     dtype: torch.dtype
     layers: list[Layer[Matrix]]
     head: Matrix
+    encoder: list[Layer[Matrix]]
+    memory: Matrix | None
 
     @property
     def in_panels(self) -> bool:
@@ -85,22 +92,29 @@ def ready(model: Model | Ready, precision: str = "float32", *, tensors: bool = F
 
 
 def _ready(model: Model, precision: str, dtype: torch.dtype, stored: Callable[..., Any]) -> Ready:
-    layers = []
-    for layer in model.decoder:
-        own, cross, feed, adapter = layer.attention, layer.cross, layer.feed, layer.adapter
-        layers.append(
-            Layer(
-                qkv=stored(torch.cat((own.q, own.k, own.v)), own.norm),
-                out=stored(own.out),
-                cross_q=None if cross is None else stored(cross.q, cross.norm),
-                cross_out=None if cross is None else stored(cross.out),
-                wi=stored(torch.cat((feed.wi_0, feed.wi_1)) if feed.gated else feed.wi, feed.norm),
-                wo=stored(feed.wo),
-                adapter_wi=None if adapter is None else stored(adapter.wi, adapter.norm),
-                adapter_wo=None if adapter is None else stored(adapter.wo),
-                gated=feed.gated,
-            )
-        )
     head = model.embedding if model.head is None else model.head
     head_VD = stored(head, model.decoder.norm * model.shape.logit_scale)
-    return Ready(model, precision, dtype, layers, head_VD)
+    encoder, memory = [], None
+    if precision == "int8" and isinstance(model, EncoderDecoder):
+        encoder = [_layer(layer, stored) for layer in model.encoder]
+        pairs: list[Tensor] = [
+            w for layer in model.decoder if layer.cross is not None for w in (layer.cross.k, layer.cross.v)
+        ]
+        memory = stored(torch.cat(pairs), model.encoder.norm) if pairs else None
+    return Ready(model, precision, dtype, [_layer(layer, stored) for layer in model.decoder], head_VD, encoder, memory)
+
+
+def _layer(layer: EncoderLayer | DecoderLayer, stored: Callable[..., Any]) -> Layer:
+    own, feed, adapter = layer.attention, layer.feed, layer.adapter
+    cross = layer.cross if isinstance(layer, DecoderLayer) else None
+    return Layer(
+        qkv=stored(torch.cat((own.q, own.k, own.v)), own.norm),
+        out=stored(own.out),
+        cross_q=None if cross is None else stored(cross.q, cross.norm),
+        cross_out=None if cross is None else stored(cross.out),
+        wi=stored(torch.cat((feed.wi_0, feed.wi_1)) if feed.gated else feed.wi, feed.norm),
+        wo=stored(feed.wo),
+        adapter_wi=None if adapter is None else stored(adapter.wi, adapter.norm),
+        adapter_wo=None if adapter is None else stored(adapter.wo),
+        gated=feed.gated,
+    )
