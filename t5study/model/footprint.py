@@ -117,7 +117,7 @@ def training(shape: Shape, architecture: str = "encoder_decoder") -> list[tuple[
 
     >>> from t5study.model.shapes import size
     >>> [(way.name, round(n / 1e9)) for way, n in training(size("11b"))][:3:2]
-    [('AdamW, float32', 181), ('Adafactor, float32', 90)]
+    [('AdamW, float32', 181), ('Adafactor, float32', 91)]
     """
     every = weights(shape, architecture)
     moved = [each for each in every if each.tuned or not shape.adapter]
