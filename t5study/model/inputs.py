@@ -133,8 +133,8 @@ def arrange_joined(batch: Batch, device: str | torch.device = "cpu", *, prefix: 
 
     The model reads 0, s1 .. sn, t1 .. t(m-1) and should say s1 .. sn, t1 .. tm. prefix: its first n + 1 places, up to
     the one that reads the source's last token and says t1, see each other, and the loss is over targets only, since
-    such a place has read what it should say; else each sees what is before it, and the loss is over all. A source
-    without target is read to its end too, which is where decoding begins. ValueError as `arrange`.
+    the places before that have read what they should say; else each sees what is before it, and the loss is over all.
+    A source without target is read to its end too, which is where decoding begins. ValueError as `arrange`.
 
     >>> batch = Batch(*(np.array([x], np.int32) for x in ([7, 1], [1, 1], [0, 1], [8, 9, 1], [1, 1, 1], [0, 1, 2])))
     >>> found = arrange_joined(batch, prefix=True)
