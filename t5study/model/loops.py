@@ -18,7 +18,6 @@ from torch import Tensor
 from t5study.model.inputs import Span
 from t5study.model.softmax_loops import (
     NO_MATRIX,
-    attend_one,
     cross_entropy_,
     loop,
     part,
@@ -28,7 +27,7 @@ from t5study.model.softmax_loops import (
 )
 
 __all__ = [
-    "add", "add_rows_", "attend_one", "cross_entropy_", "join", "masked", "relu_", "relu_backward_", "rms",
+    "add", "add_rows_", "cross_entropy_", "join", "masked", "relu_", "relu_backward_", "rms",
     "rms_backward", "softmax_", "softmax_again_", "softmax_backward_", "split",
 ]  # fmt: skip
 

@@ -136,20 +136,6 @@ def softmax_backward_(p_HGQK: Tensor, dp_HGQK: Tensor, ddiagonal_HC: Tensor | No
         ddiagonal_HC += along_diagonals(ds_HGQK.sum(1), ddiagonal_HC.shape[1] // 2 + 1)
 
 
-def attend_one(
-    q_AI: Tensor, k_HREL: Tensor, v_HRLE: Tensor, row_A: Tensor, length_A: Tensor, bias_HL: Tensor | None
-) -> Tensor:
-    heads, longest = len(k_HREL), int(length_A.max())
-    q_HA1E = q_AI.unflatten(1, (heads, -1)).transpose(0, 1)[:, :, None]
-    scores_HAL = (q_HA1E @ k_HREL[:, row_A, :, :longest]).squeeze(2)
-    scores_HAL = scores_HAL.to(wide(scores_HAL.dtype))
-    behind_AL = length_A[:, None] - 1 - torch.arange(longest, device=q_AI.device)
-    if bias_HL is not None:
-        scores_HAL = scores_HAL + bias_HL[:, behind_AL.clamp(min=0)]
-    p_HAL = scores_HAL.masked_fill(behind_AL < 0, HIDDEN).softmax(-1).to(q_AI.dtype)
-    return (p_HAL[:, :, None] @ v_HRLE[:, row_A, :longest]).squeeze(2).transpose(0, 1).flatten(1)
-
-
 def relu_(h_NF: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> None:
     h_NF.relu_()
     if mask_BF is not None:

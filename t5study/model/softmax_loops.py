@@ -1,11 +1,11 @@
-"""The loops that take exponentials: attention's softmax, a step of decoding, cross-entropy. A part of loops.py.
+"""The loops that take exponentials: attention's softmax, cross-entropy. A part of loops.py.
 
 The exponential is a polynomial that the compiler runs eight lanes wide, and the maximum is one of integers, since one
 of floats would run in a single lane. What these share is in this file because numba's cache looks at the file of the
 outer function only: a change elsewhere would go unnoticed.
 
     H  heads    E  d_kv    G  segments of a tile    Q  queries    K  keys    C  2 * longest - 1 distances
-    R  rows of a batch (decoding), of a chunk (loss)    A  open rows    L  places of a row    V  vocabulary
+    R  rows of a chunk (loss)    V  vocabulary
 """
 
 from __future__ import annotations
@@ -213,62 +213,6 @@ def _softmax_backward(p_HGQK, dp_HGQK, ddiagonal_HC):
                 else:
                     for j in range(keys):
                         dp[j] = p[j] * (dp[j] - mean)
-
-
-def attend_one(
-    q_AI: Tensor, k_HREL: Tensor, v_HRLE: Tensor, row_A: Tensor, length_A: Tensor, bias_HL: Tensor | None
-) -> Tensor:
-    """Attention of one query each of some rows over their rows' first keys: a step of decoding.
-
-    k_HREL: keys, a place's numbers apart, so that a row's scores are sums of vectors. bias_HL: by how far a key lies
-    behind the last one.
-    """
-    out_AI = torch.empty_like(q_AI)
-    bias = NO_MATRIX if bias_HL is None else bias_HL
-    arrays = [x.numpy() for x in (q_AI, k_HREL, v_HRLE, row_A, length_A, bias, out_AI)]
-    _attend_one(*arrays)
-    return out_AI
-
-
-@loop
-def _attend_one(q_AI, k_HREL, v_HRLE, row_A, length_A, bias_HL, out_AI):
-    heads, _, e, longest = k_HREL.shape
-    room = np.empty(longest, np.float32)
-    out_AI[:] = 0
-    for a in range(len(row_A)):
-        r, keys = row_A[a], length_A[a]
-        p = room[:keys]
-        for h in range(heads):
-            for j in range(keys):
-                p[j] = bias_HL[h, keys - 1 - j] if bias_HL.shape[0] else _f(0)
-            for i in range(e):
-                _add_times(k_HREL[h, r, i, :keys], q_AI[a, h * e + i], p)
-            _normalise(p)
-            out = out_AI[a, h * e : h * e + e]
-            for j in range(keys):
-                _add_times(v_HRLE[h, r, j], p[j], out)
-
-
-@part
-def _add_times(source, factor, target):
-    for j in range(len(target)):
-        target[j] += source[j] * factor
-
-
-@part
-def _normalise(p):
-    """Softmax of one row in place."""
-    most, check, total = _LEAST, _f(0), _f(0)
-    for j in range(len(p)):
-        check += p[j]
-        most = max(most, _ordered(_as_int(p[j])))
-    top = _as_float(_ordered(most))
-    for j in range(len(p)):
-        p[j] = _exp(p[j] - top)
-        total += p[j]
-    scale = _f(1) / (total + check * _f(0))
-    for j in range(len(p)):
-        p[j] *= scale
 
 
 # --- loss -----------------------------------------------------------------------------------------------------------

@@ -154,19 +154,6 @@ def test_add_rows(n: int, v: int, d: int, seed: int) -> None:
     agree("add_rows_", normal(v, d, seed=seed), ids, normal(n, d, seed=seed + 1))
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5), heads=st.integers(1, 4), e=SIZES, seed=SEEDS,
-    biased=st.booleans(),
-)  # fmt: skip
-def test_attend_one(lengths: list[int], heads: int, e: int, seed: int, biased: bool) -> None:
-    rows = len(lengths) + 2
-    row = torch.from_numpy(np.random.default_rng(seed).permutation(rows)[: len(lengths)])
-    k, v = normal(heads, rows, e, 12, seed=seed), normal(heads, rows, 12, e, seed=seed + 1)
-    q, length = normal(len(lengths), heads * e, seed=seed + 3), torch.tensor(lengths)
-    agree("attend_one", q, k, v, row, length, normal(heads, 12, seed=seed + 2) if biased else None)
-
-
 def test_the_loops_exponential_is_exact_to_rounding() -> None:
     """Through a softmax of two keys, over all that an exponential may be given."""
     x = torch.cat((torch.linspace(-87, 0, 20_001), torch.tensor([-88.0, -1e4])))
