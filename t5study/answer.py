@@ -23,6 +23,7 @@ import torch
 
 from t5study.decode.generate import generate
 from t5study.decode.methods import Beam, Greedy, Method, Sample
+from t5study.decode.rows import LONGEST_SOURCE
 from t5study.decode.scores import target_scores
 from t5study.decode.search import Answer
 from t5study.decode.weights import PRECISIONS, ready
@@ -34,7 +35,7 @@ from t5study.model.architectures import EncoderDecoder, LanguageModel
 from t5study.model.released import digest, load_released, load_vocab, shape_of
 from t5study.vocab import AnyVocab
 
-LONGEST_PROMPT = 8192  # tokens; attention over one prompt takes a matrix of its square for every head
+LONGEST_PROMPT = LONGEST_SOURCE  # told here by the prompt's number
 AT_ONCE = 512  # prompts held at a time: enough for rows of like length to share a batch, few enough to see answers come
 
 GREEDY = Greedy()
@@ -205,13 +206,13 @@ def converted(folder: Path, vocab: Path | None = None) -> tuple[Path, AnyVocab]:
     pieces = load_vocab(folder, shape, vocab)
     weights = digest(folder)
     place = folder.with_name(f"{folder.name}.ctranslate2-{fingerprint([weights, pieces.digest])[:12]}")
-    if not place.exists() and not os.access(folder.parent, os.W_OK):
-        temporary = tempfile.TemporaryDirectory(prefix="t5study-")
-        atexit.register(temporary.cleanup)
-        place = Path(temporary.name) / place.name
     if place.exists():
         verify(place)
         return place, pieces
+    if not os.access(folder.parent, os.W_OK):
+        temporary = tempfile.TemporaryDirectory(prefix="t5study-")
+        atexit.register(temporary.cleanup)
+        place = Path(temporary.name) / place.name
     with whole_folder(place) as work:
         model, _ = load_released(folder)
         write_ctranslate(model, work, pieces, weights=weights)
