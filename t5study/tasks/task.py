@@ -19,9 +19,10 @@ from typing import Any, Protocol
 
 import xxhash
 
-from t5study import metrics
 from t5study.ground.errors import UserError
 from t5study.ground.store import read_json, write_json
+from t5study.metrics import metric as metrics
+from t5study.metrics.numbers import as_number
 
 SPLITS = ("train", "validation")
 TEST = "test"  # rows without labels, for a benchmark's submission files; neither learnt from nor scored
@@ -139,7 +140,7 @@ class Task:
         if self.labels:
             return answer if answer in self.labels else None
         if metrics.find(self.metric)[0] is metrics.METRICS["correlation"]:
-            return answer if metrics.as_number(answer) is not None else None
+            return answer if as_number(answer) is not None else None
         return answer if _SENTINEL.sub("", answer).strip() else None
 
     def score(self, rows: Sequence[Row], predictions: Sequence[str | None]) -> dict[str, float]:
