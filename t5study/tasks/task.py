@@ -219,5 +219,6 @@ def names() -> tuple[str, ...]:
 
 def _modules() -> tuple[str, ...]:
     """The files beside this one that hold tasks: all but the machinery."""
+    machinery = ("task", "files", "benchmarks")
     here = [str(Path(__file__).parent)]
-    return tuple(module.name for module in pkgutil.iter_modules(here) if module.name not in ("task", "files"))
+    return tuple(module.name for module in pkgutil.iter_modules(here) if module.name not in machinery)
