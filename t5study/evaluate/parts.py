@@ -43,7 +43,7 @@ class Parts:
         if self.path is not None:
             text = json.dumps(value)
             with open(self.path, "ab") as file:
-                file.write(f"{key}\t{xxhash.xxh3_64_hexdigest(text)}\t{text}\n".encode())
+                file.write(f"{key}\t{xxhash.xxh3_64_hexdigest(text.encode())}\t{text}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
         return value
