@@ -24,7 +24,9 @@ def add(commands: Any) -> None:
     flags.tasks(evaluate)
     flags.data(evaluate)
     evaluate.add_argument(
-        "--out", type=folder, help="folder for scores.json and every prediction; an interrupted evaluation goes on in it"
+        "--out",
+        type=folder,
+        help="folder for scores.json and every prediction; an interrupted evaluation goes on in it",
     )
     evaluate.add_argument(
         "--cache", type=folder, help="folder of evaluations done, by weights, rows and settings (default: in --out)"

@@ -205,9 +205,7 @@ class Finetune(Stage):
                 place.progress.say(f"scoring {task.column}, {k + 1} of {len(tasks)}")
                 rows = task.evaluation_rows[: self.evaluation_rows]
                 source_length, target_length = self._lengths(task)
-                found = evaluate(
-                    model, vocab, task, rows, source_length=source_length, target_length=target_length
-                )
+                found = evaluate(model, vocab, task, rows, source_length=source_length, target_length=target_length)
                 path = _predictions(work, step, k, task.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 save_predictions(found, path, about(task))

@@ -244,7 +244,7 @@ class Factory(Protocol):
     def __call__(self, data: Path | None = None) -> Task: ...
 
 
-MACHINERY = ("task", "files", "sources", "hub", "benchmarks")
+MACHINERY = ("task", "files", "sources", "hub", "benchmarks", "splits")
 
 
 def find(address: str, metric: str | None = None, data: Path | None = None) -> Task:
