@@ -167,6 +167,28 @@ def data(parser: Parser) -> None:
     )
 
 
+def benchmarks(parser: Parser) -> None:
+    parser.add_argument(
+        "--benchmarks",
+        nargs="+",
+        type=place,
+        metavar="NAME",
+        help="the paper's benchmarks in place of tasks, each fine-tuned on alone: glue, cnndm, squad, superglue, ende, "
+        "enfr, enro; all: these seven, the columns of the paper's tables",
+    )
+    data(parser)
+    split_missing(parser)
+
+
+def split_missing(parser: Parser) -> None:
+    parser.add_argument(
+        "--split-missing",
+        action="store_true",
+        help="where a benchmark's training or validation rows are not there, cut them out of the other ones, by "
+        "document; told with every number, as that is no official split",
+    )
+
+
 def checkpoint(parser: Parser) -> None:
     parser.add_argument(
         "--checkpoint", type=folder, help="folder of a model: config.json, model.safetensors, spiece.model"

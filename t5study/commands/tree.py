@@ -164,6 +164,7 @@ def build_parser() -> Parser:
         leaf.add_argument("--out", type=folder, help="folder of the study (default: study-SCALE)")
         flags.text(leaf)
         flags.tasks(leaf)
+        flags.benchmarks(leaf)
         leaf.add_argument("--workers", type=Whole(1, 256), help="runs side by side (default: one a core)")
         if name != "rounds":
             leaf.add_argument(
