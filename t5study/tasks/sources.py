@@ -23,13 +23,16 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
+
+import zstandard
 
 from t5study.ground.errors import UserError
 from t5study.tasks.task import DATA, TEST, Row, Rows
 
 TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 _PACKED = (".gz", ".zst")
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair: JSON can spell one, UTF-8 cannot
 _INNER = ("plain_text", "data")  # folders that the hub puts between a benchmark and its files
 _LINE = 1 << 26  # bytes of one line
 _DOCUMENT = 1 << 30  # bytes of a file that is one JSON value
@@ -71,7 +74,7 @@ class Record:
             self.wrong(names[0], f"found {short(value)}; give a text")
         if not empty and not value.strip():
             self.wrong(names[0], "found an empty text; get a fresh copy of the file, or remove the row")
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if _HALF.search(value):
             self.wrong(names[0], "found half of a surrogate pair; get a fresh copy of the file")
         return value
 
@@ -87,11 +90,13 @@ class Record:
             value = int(value)
         if isinstance(value, int) and 0 <= value < len(labels):
             return labels[value]
-        if value in labels:
+        if isinstance(value, str) and value in labels:
             return value
         if value == -1:
             self.wrong(names[0], "found -1, a hidden test label; it can be neither learnt from nor scored")
-        self.wrong(names[0], f"found {short(value)}; give one of {', '.join(labels)}; is this the file of another task?")
+        self.wrong(
+            names[0], f"found {short(value)}; give one of {', '.join(labels)}; is this the file of another task?"
+        )
 
     @property
     def has_label(self) -> bool:
@@ -115,7 +120,7 @@ class Home:
     folders: what its folder may be called ("glue/CoLA", "CoLA"); the first that is there is taken. official: split ->
     its files by their own names; a split that is not named here has no rows. where: where to get them. words: split ->
     the words that name it, where they are not the usual ones. without: files with one of these words are others'.
-    reads: file endings that are read.
+    reads: file endings that are read. notes: split -> why it has no rows and what to do instead.
     """
 
     task: str
@@ -125,12 +130,15 @@ class Home:
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     without: tuple[str, ...] = ()
     reads: tuple[str, ...] = TABLES
+    notes: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def folder(self, data: Path | None) -> Path:
         """The task's folder. UserError if there is none, or no `data`: what to put where, and where to get it."""
         wanted = f"{self.folders[0]}/{next(iter(self.official.values()))[0]}"
         if data is None:
-            raise UserError(f"task {self.task}: needs {wanted} from {self.where}; give its folder with --data or {DATA}")
+            raise UserError(
+                f"task {self.task}: needs {wanted} from {self.where}; give its folder with --data or {DATA}"
+            )
         if not data.is_dir():
             raise UserError(f"{data}: no such folder; give the folder that has {wanted} with --data")
         for name in self.folders:
@@ -163,7 +171,7 @@ class Home:
     def missing(self, folder: Path, split: str) -> str:
         """What to do about a split that has no rows."""
         if split not in self.official:
-            return f"it has no {split} split"
+            return self.notes.get(split, f"it has no {split} split")
         return f"put {self.official[split][0]} into {folder}, from {self.where}"
 
 
@@ -261,7 +269,9 @@ def _csv(file: Path, columns: Sequence[str]) -> Iterator[Record]:
             if not header:
                 header = cells
             elif cells and len(cells) != len(header):
-                raise UserError(f"{file}: row {number}: found {len(cells)} columns, not {len(header)}; get a fresh copy")
+                raise UserError(
+                    f"{file}: row {number}: found {len(cells)} columns, not {len(header)}; get a fresh copy"
+                )
             elif cells:
                 yield Record(file, number, dict(zip(header, cells, strict=True)))
 
@@ -299,13 +309,11 @@ def _parquet(file: Path) -> Iterator[Record]:
 # --- bytes ------------------------------------------------------------------------------------------------------
 
 
-def _opened(file: Path) -> IO[bytes]:
+def _opened(file: Path) -> BinaryIO:
     try:
         if file.suffix == ".gz":
-            return gzip.open(file, "rb")
+            return cast(BinaryIO, gzip.open(file, "rb"))
         if file.suffix == ".zst":
-            import zstandard
-
             raw = zstandard.ZstdDecompressor().stream_reader(open(file, "rb"), read_across_frames=True, closefd=True)
             return io.BufferedReader(raw)  # type: ignore[arg-type] # it has all that a raw stream needs
         return open(file, "rb")
@@ -314,8 +322,6 @@ def _opened(file: Path) -> IO[bytes]:
 
 
 def _read(file: Path, read: Callable[[int], bytes], most: int) -> bytes:
-    import zstandard
-
     try:
         raw = read(most + 1)
     except (EOFError, zlib.error, zstandard.ZstdError, OSError) as error:
@@ -329,7 +335,9 @@ def _decoded(file: Path, number: int, raw: bytes) -> str:
     try:
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: row {number}: found bytes that are not UTF-8; save it as UTF-8 ({error.reason})") from None
+        raise UserError(
+            f"{file}: row {number}: found bytes that are not UTF-8; save it as UTF-8 ({error.reason})"
+        ) from None
     if "\0" in text:
         raise UserError(f"{file}: row {number}: found a NUL character; get a fresh copy")
     return text
