@@ -1,7 +1,7 @@
 """Evaluations done once: the fingerprint of weights, rows and settings -> a folder with scores and predictions.
 
-    STORE/evaluate/<fingerprint>/             summary.json, predictions.parquet, manifest.json
-    STORE/.partial/evaluate-<fingerprint>/    one under way: parts-64.jsonl, a line a batch; a killed one goes on there
+STORE/evaluate/<fingerprint>/             summary.json, predictions.parquet, manifest.json
+STORE/.partial/evaluate-<fingerprint>/    one under way: parts-64.jsonl, a line a batch; a killed one goes on there
 """
 
 from __future__ import annotations
@@ -116,7 +116,9 @@ def claim(out: Path, request: dict[str, Any]) -> None:
         found = read_json(out / REQUEST)
         differing = [name for name in request if not isinstance(found, dict) or found.get(name) != request[name]]
         if differing:
-            raise UserError(f"{out}: holds an evaluation of another {differing[0]}; choose another folder, or delete it")
+            raise UserError(
+                f"{out}: holds an evaluation of another {differing[0]}; choose another folder, or delete it"
+            )
         return
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: exists already and holds no evaluation; choose another folder")

@@ -100,7 +100,9 @@ def read_predictions(path: Path) -> Kept:
             if told is None:
                 raise UserError(f"{path}: does not say which task it is of; run `t5study evaluate --out` again")
             columns = [column.to_pylist() for column in _columns(path, file.read())]
-        kept = Kept(path, _about(json.loads(told)), tuple(_prediction(*values) for values in zip(*columns, strict=True)))
+        kept = Kept(
+            path, _about(json.loads(told)), tuple(_prediction(*values) for values in zip(*columns, strict=True))
+        )
     except (pa.ArrowException, UnicodeDecodeError, ValueError, KeyError, TypeError, EOFError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: found damaged predictions ({reason}); run `t5study evaluate --out` again") from None

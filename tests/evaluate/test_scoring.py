@@ -79,7 +79,9 @@ def _known_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         generate, "generate", lambda model, source, longest, method, batch_rows: model.generate(source, longest)
     )
-    monkeypatch.setattr(scores, "target_scores", lambda model, source, target, rows: model.target_scores(source, target))
+    monkeypatch.setattr(
+        scores, "target_scores", lambda model, source, target, rows: model.target_scores(source, target)
+    )
 
 
 def toy(**settings: Any) -> Task:
