@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t5study.ground.errors import UserError
@@ -36,12 +37,28 @@ def needs(args: argparse.Namespace, *names: str) -> None:
 
 
 def tasks_of(args: argparse.Namespace) -> Sequence[Task]:
-    """The tasks named, each under a name of its own."""
+    """The tasks named, each under a name of its own, from the folder of --data where the command has that."""
     from t5study.tasks.task import find
 
-    tasks = [find(address, metric=args.metric) for address in args.task]
+    data = getattr(args, "data", None)
+    tasks = [find(address, metric=args.metric, data=data) for address in addresses_of(args.task)]
     names = [task.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"command line: --task: found two tasks named {name}; rename one of the files")
     return tasks
+
+
+def addresses_of(words: Sequence[str]) -> list[str]:
+    """--task's words as addresses: a word may be several with commas between them, or a benchmark's name, which stands
+    for the tasks that its average is over. A file keeps the commas of its name."""
+    from t5study.tasks.benchmarks import BENCHMARKS
+
+    found: dict[str, None] = {}
+    for word in words:
+        for one in [word] if Path(word).exists() else word.split(","):
+            if one.strip():
+                found |= dict.fromkeys(BENCHMARKS[one.strip()].tasks if one.strip() in BENCHMARKS else [one.strip()])
+    if not found:
+        raise UserError("command line: --task: found no task; give addresses, files or benchmarks")
+    return list(found)

@@ -161,6 +161,12 @@ def tasks(parser: Parser) -> None:
     parser.add_argument("--metric", help="metric of task files that name none: accuracy, f1, squad, rouge, bleu ...")
 
 
+def data(parser: Parser) -> None:
+    parser.add_argument(
+        "--data", type=folder, help="folder of the benchmarks' files (default: $T5STUDY_DATA, if that is set)"
+    )
+
+
 def checkpoint(parser: Parser) -> None:
     parser.add_argument(
         "--checkpoint", type=folder, help="folder of a model: config.json, model.safetensors, spiece.model"

@@ -77,7 +77,8 @@ def pretrain(args: argparse.Namespace) -> None:
 
 def finetune(args: argparse.Namespace) -> None:
     needs(args, "checkpoint", "task", "out")
-    from t5study import evaluate
+    from t5study.evaluate.rows import task_source
+    from t5study.evaluate.scoring import evaluate
     from t5study.feed.mixing import ExamplesProportional, Mixture
     from t5study.feed.stream import Stream
     from t5study.model import released
@@ -104,11 +105,11 @@ def finetune(args: argparse.Namespace) -> None:
         tuning=how,
     )
     lengths = {"source_length": args.source_length, "target_length": args.target_length}
-    sources = [evaluate.task_source(task, vocab, args.seed, **lengths) for task in tasks]
+    sources = [task_source(task, vocab, args.seed, **lengths) for task in tasks]
     rates = mixing.rates([len(source) for source in sources])
 
     def judge(step: int, model: Any) -> dict[str, Any]:
-        return {task.name: evaluate.evaluate(model, vocab, task, **lengths).summary() for task in tasks}
+        return {task.name: evaluate(model, vocab, task, **lengths).summary() for task in tasks}
 
     names = ", ".join(task.name for task in tasks)
     _train(

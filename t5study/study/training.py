@@ -18,7 +18,7 @@ from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
 from t5study.train.tuning import AllParameters, Tuning
 
 if TYPE_CHECKING:
-    from t5study.evaluate import Evaluation
+    from t5study.evaluate.evaluation import Evaluation
     from t5study.tasks.task import Task
     from t5study.vocab import Vocab
 
@@ -158,7 +158,9 @@ class Finetune(Stage):
         return _START_S + self.steps * self.rows * _row(self) / _FLOPS_PER_S + self.scoring
 
     def build(self, work: Path, place: Place) -> None:
-        from t5study import evaluate as room
+        from t5study.evaluate.predictions import about, save_predictions
+        from t5study.evaluate.rows import task_source
+        from t5study.evaluate.scoring import evaluate
         from t5study.feed.mixing import Mixture
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
@@ -175,7 +177,7 @@ class Finetune(Stage):
         else:
             shape = replace(self.shape, table_rows=vocab.ids.table_rows)
             model = architectures.build(shape, self.seed, self.architecture)
-        sources = [room.task_source(task, vocab, self.seed, *self._lengths(task)) for task in tasks]
+        sources = [task_source(task, vocab, self.seed, *self._lengths(task)) for task in tasks]
         rates = self.mixing.rates([len(source) for source in sources])
         stream = Stream(Mixture(sources, rates, self.seed), self.rows, self.source_length, self.target_length)
         run = TrainRun(
@@ -203,12 +205,12 @@ class Finetune(Stage):
                 place.progress.say(f"scoring {task.column}, {k + 1} of {len(tasks)}")
                 rows = task.evaluation_rows[: self.evaluation_rows]
                 source_length, target_length = self._lengths(task)
-                found = room.evaluate(
+                found = evaluate(
                     model, vocab, task, rows, source_length=source_length, target_length=target_length
                 )
                 path = _predictions(work, step, k, task.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                room.save_predictions(found, path)
+                save_predictions(found, path, about(task))
                 summaries[task.name] = found.summary()
             return {"tasks": summaries}
 
@@ -276,7 +278,7 @@ def _finished(work: Path) -> bool:
 
 def _scores(work: Path, names: list[str]) -> tuple[dict[str, Any], set[int]]:
     """Each task at its best checkpoint, by its metric and by its targets' likelihood apart; and the steps of these."""
-    from t5study.evaluate import best, best_likelihood
+    from t5study.evaluate.evaluation import best, best_likelihood
 
     with open(work / "evaluations.jsonl", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -297,7 +299,7 @@ def _scores(work: Path, names: list[str]) -> tuple[dict[str, Any], set[int]]:
 
 def _recalled(summary: dict[str, Any]) -> Evaluation:
     """An evaluation from what a run wrote of it; its predictions lie in files."""
-    from t5study.evaluate import Evaluation
+    from t5study.evaluate.evaluation import Evaluation
 
     return Evaluation(
         task=summary["task"],
