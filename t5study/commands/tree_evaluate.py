@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from t5study.commands import flags
-from t5study.commands.flags import Real, Whole, folder
+from t5study.commands.flags import Real, Whole, folder, place
 from t5study.commands.leaves import leaf
 
 
@@ -50,3 +51,60 @@ def add(commands: Any) -> None:
     evaluate.add_argument("--target-length", type=Whole(1, 8192), help="target tokens (default: the task's)")
     evaluate.add_argument("--batch-rows", type=Whole(1, 65_536), default=64, help="rows a batch")
     flags.machine(evaluate)
+
+    compare = leaf(
+        commands,
+        "compare",
+        "judge.compare",
+        "Say whether one of two checkpoints is better on the same rows, or whether it may be chance: paired bootstrap, "
+        "exact McNemar, sacreBLEU's own test for BLEU and chrF, corrected for several tasks (Holm).",
+        "scores-of-one scores-of-another",
+    )
+    for name in ("first", "second"):
+        compare.add_argument(name, type=folder, help="what `evaluate --out` wrote: the folder, or one .parquet of it")
+    compare.add_argument("--resamples", type=Whole(100, 1_000_000), default=2000, help="of the bootstrap")
+    compare.add_argument("--out", type=folder, help="JSON file to write as well")
+
+    submission = leaf(
+        commands,
+        "submission",
+        "judge.submission",
+        "Write the archive that the GLUE or the SuperGLUE site takes, from answers to test rows.",
+        "my-answers --site glue --out glue.zip",
+    )
+    submission.add_argument(
+        "predictions",
+        nargs="+",
+        type=folder,
+        help="what `evaluate --split test --out` wrote: folders, or .parquet files",
+    )
+    submission.add_argument("--site", choices=["glue", "superglue"], required=True, help="whose format")
+    submission.add_argument("--out", type=folder, default=Path("submission.zip"), help="archive; must not exist")
+    submission.add_argument("--partial", action="store_true", help="leave out tasks and rows that are not there")
+
+    contamination = leaf(
+        commands,
+        "contamination",
+        "judge.contamination",
+        "Say which rows of tasks a corpus holds already, by the runs of words that they share, as GPT-3's and PaLM's "
+        "authors did. The corpus is read once and never held.",
+        "--task glue/sst2,my_task.jsonl --data my-data --corpus my-corpus --out report.json",
+    )
+    flags.tasks(contamination)
+    flags.data(contamination)
+    contamination.add_argument("--text", nargs="+", type=place, metavar="PATTERN", help="files or quoted patterns")
+    contamination.add_argument("--corpus", type=folder, help="or a folder that `corpus build` wrote")
+    contamination.add_argument(
+        "--split", choices=["validation", "test", "train"], default="validation", help="rows of it"
+    )
+    contamination.add_argument(
+        "--rule",
+        choices=["gpt3", "palm"],
+        default="gpt3",
+        help="gpt3: any run of 8 to 13 words; palm: 70 %% of the runs of 8 words",
+    )
+    contamination.add_argument("--n", type=Whole(1, 1000), help="words of a run")
+    contamination.add_argument("--share", type=Real(0, 1), help="least part of a row's runs, 0 for any one")
+    contamination.add_argument("--common", type=Whole(0), help="leave out runs found more often, 0 for none")
+    contamination.add_argument("--scores", type=folder, help="what `evaluate --out` wrote: score clean rows apart")
+    contamination.add_argument("--out", type=folder, help="JSON report to write, row by row")

@@ -22,9 +22,9 @@ from t5study.ground.errors import UserError
 from t5study.metrics import answers, classes, numbers, texts
 from t5study.metrics.counts import Counts, Finish, Given, Target, led_by_their_mean, mean
 
-# Longer answers are none: no reference of the paper's tasks has a hundredth of it, T5's longest answer (512 tokens) has
-# some 2,000, and counting the character runs or the longest common words of a whole book takes minutes.
-MOST_CHARACTERS = 500_000
+# Longer answers are none. T5's longest (512 tokens) has some 2,000 characters, and to count the common words or the
+# runs of characters of a whole book takes minutes.
+MOST_CHARACTERS = 200_000
 
 
 @dataclass(frozen=True)
