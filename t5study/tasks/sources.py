@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 import zstandard
 
-from t5study.ground.errors import UserError
+from t5study.ground.errors import Missing, UserError
 from t5study.tasks.task import DATA, TEST, Row, Rows
 
 TABLES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
@@ -143,7 +143,7 @@ class Home:
         for name in self.folders:
             if (found := _inside(data, name)) is not None and found.is_dir():
                 return found
-        raise UserError(f"{data}: found no folder {self.folders[0]}; put {wanted} there, from {self.where}")
+        raise Missing(f"{data}: found no folder {self.folders[0]}; put {wanted} there, from {self.where}")
 
     def files(self, folder: Path, split: str) -> list[Path]:
         """The files of one split: the official one, or all that are named after the split; [] if there are none. Files
@@ -198,7 +198,7 @@ def read_rows(
         splits[split] = tuple(rows)
     if not any(splits.values()):
         wanted = " and ".join(dict.fromkeys(names[0] for names in home.official.values()))
-        raise UserError(f"{folder}: found no rows of {home.task}; put {wanted} there, from {home.where}")
+        raise Missing(f"{folder}: found no rows of {home.task}; put {wanted} there, from {home.where}")
     missing = {split: home.missing(folder, split) for split in _WORDS if not splits.get(split)}
     return Rows(splits, missing)
 

@@ -22,7 +22,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from t5study.ground.errors import UserError
+from t5study.ground.errors import Missing, UserError
 from t5study.tasks.sources import Home, short, table, texts
 from t5study.tasks.task import Factory, Row, Rows, Task, make_task
 
@@ -229,7 +229,7 @@ def _translate(pair: Pair, data: Path | None = None) -> Task:
         split: tuple(row for one in these for row in rows_of(one, pair, split)) for split, these in chosen.items()
     }
     if not any(splits.values()):
-        raise UserError(
+        raise Missing(
             f"{folder}: found no two files of {pair.name}; put {wanted} and its like in .{pair.target} "
             f"{'into its folder ' + pair.inside if pair.inside else 'there'}, from {home.where}"
         )
