@@ -110,21 +110,16 @@ def build_parser() -> Parser:
     finetune = _leaf(
         train,
         "finetune",
-        "train.finetune",
-        "Fine-tune a model on one task or on several at once (each as often as it has rows). Interrupted, the same "
-        "command goes on; the model comes to lie in OUT/model.",
-        "--checkpoint my-run/model --task my_task.jsonl --metric accuracy --out my-tuned",
+        "finetune.finetune",
+        "Fine-tune a model on one task, on several at once, or on a benchmark of the paper. Interrupted, the same "
+        "command goes on; the model comes to lie in OUT/model, the best of every task in OUT/best.",
+        "--checkpoint my-run/model --task my_task.jsonl --metric accuracy --out my-tuned\n"
+        "  t5study train finetune --checkpoint my-run/model --task glue --data DIR --evaluate-every 100 --out my-glue",
     )
     flags.checkpoint(finetune)
     flags.tasks(finetune)
-    flags.training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw")
-    finetune.add_argument(
-        "--tuning",
-        default="all",
-        help="which weights move: all, adapters(32), unfreezing(12) (from the top layer down)",
-    )
-    finetune.add_argument("--target-length", type=Whole(2, 65_536), default=64, help="target tokens a row")
-    finetune.add_argument("--evaluate-every", type=Whole(0), default=0, help="steps between evaluations, 0 for none")
+    flags.training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw", source_length=None)
+    flags.finetuning(finetune)
 
     _model(commands)
 

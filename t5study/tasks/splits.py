@@ -25,8 +25,9 @@ def complete(task: Task) -> tuple[Task, str]:
     """The task with both splits, and what is not official about them ("" if they are the files' own).
 
     The last quarter of the rows is scored (of training rows no more than 1,000), and rows that share a document with
-    it are neither scored nor trained on. Files keep documents together, so this parts them as they stand. UserError if
-    there are no rows at all, or too few to part.
+    it are neither scored nor trained on. Files keep documents together, so this parts them as they stand. Training rows
+    that ask the same and differ in their answer (ReCoRD's) are scored once, against all of these. UserError if there
+    are no rows at all, or too few to part.
     """
     rows = {split: tuple(task.rows(split)) for split in SPLITS}
     if all(rows.values()):
@@ -37,6 +38,7 @@ def complete(task: Task) -> tuple[Task, str]:
         task.need("validation")
     most = MOST if split == "train" else len(found)
     trained, scored = parted(found, min(most, len(found) // SHARE))
+    scored = merged(scored) if split == "train" else scored
     if not trained or not scored:
         raise UserError(f"task {task.name}: found {len(found)} {split} rows, too few to part; bring the other split")
     splits = {"train": trained, "validation": scored}
@@ -59,6 +61,22 @@ def parted(rows: Sequence[Row], n: int) -> tuple[tuple[Row, ...], tuple[Row, ...
     kept = tuple(rows[len(rows) - n :])
     held = set[str]().union(*map(documents, kept))
     return tuple(row for row in rows[: len(rows) - n] if not held & documents(row)), kept
+
+
+def merged(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows of one input as one row, whose references are the targets of all of them.
+
+    >>> merged([Row("0", "who?", "Ann"), Row("1", "who?", "Bo")])
+    (Row(id='0', input='who?', target='Ann', references=('Ann', 'Bo'), group=''),)
+    """
+    targets: dict[str, dict[str, None]] = {}
+    for row in rows:
+        targets.setdefault(row.input, {})[row.target] = None
+    first = {row.input: row for row in reversed(rows)}
+    return tuple(
+        dataclasses.replace(first[text], references=tuple(these)) if len(these) > 1 else first[text]
+        for text, these in targets.items()
+    )
 
 
 def documents(row: Row) -> set[str]:
