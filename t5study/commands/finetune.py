@@ -41,6 +41,7 @@ def finetune(args: argparse.Namespace) -> None:
     from t5study.feed.mixing import Mixture
     from t5study.feed.stream import Stream
     from t5study.model import released
+    from t5study.tasks.splits import first
     from t5study.train import tuning
     from t5study.train.best import keep_best
     from t5study.train.optim import Constant
@@ -79,7 +80,7 @@ def finetune(args: argparse.Namespace) -> None:
     def judge(step: int, model: Any) -> dict[str, Any]:
         found = {}
         for task in chosen.scored:
-            rows = task.evaluation_rows[: args.evaluation_rows]
+            rows = first(task.evaluation_rows, args.evaluation_rows)
             found[task.name] = evaluate(model, vocab, task, rows, **lengths)
         card: dict[str, Any] = {"title": f"T5, fine-tuned, step {step:,}", "started_from": f"xxh3 {init}"}
         keep_best(

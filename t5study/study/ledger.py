@@ -26,6 +26,7 @@ from t5study.study.stages import COST, Stage, folder, has, result, stage_id
 from t5study.study.table import Table
 from t5study.study.tables.declared import SEARCH, TABLES, row_of
 from t5study.study.training import Finetune
+from t5study.tasks.splits import first
 from t5study.tasks.task import Task
 
 SCORES, COSTS = "scores.json", "costs.json"
@@ -170,7 +171,7 @@ class Ledger:
             "metric": task.primary,
             "digest": task.digest,
             "train_rows": len(task.rows("train")),
-            "validation_rows": len(task.evaluation_rows[: self.question.scale.evaluation_rows]),
+            "validation_rows": len(first(task.evaluation_rows, self.question.scale.evaluation_rows)),
         }
 
     def _begun(self, table: Table) -> bool:

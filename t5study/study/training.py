@@ -169,6 +169,7 @@ class Finetune(Stage):
         from t5study.feed.mixing import Mixture
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
+        from t5study.tasks.splits import first
         from t5study.train.loop import TrainRun, train
         from t5study.train.tuning import begin
 
@@ -212,7 +213,7 @@ class Finetune(Stage):
             summaries = {}
             for k, task in enumerate(tasks):
                 place.progress.say(f"scoring {task.column}, {k + 1} of {len(tasks)}")
-                rows = task.evaluation_rows[: self.evaluation_rows]
+                rows = first(task.evaluation_rows, self.evaluation_rows)
                 source_length, target_length = self._lengths(task)
                 found = evaluate(model, vocab, task, rows, source_length=source_length, target_length=target_length)
                 path = _predictions(work, step, k, task.name)

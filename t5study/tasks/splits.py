@@ -79,6 +79,22 @@ def merged(rows: Sequence[Row]) -> tuple[Row, ...]:
     )
 
 
+def first(rows: Sequence[Row], n: int | None) -> Sequence[Row]:
+    """At most n rows from the beginning, None for all. Of a group that this would cut (the answers of one MultiRC
+    question, of which only all together can be right) none is taken, unless it is the only one.
+
+    >>> rows = [Row(str(i), "", "", group="ab"[i // 3]) for i in range(6)]
+    >>> [len(first(rows, n)) for n in (2, 3, 4, 6, None)]
+    [2, 3, 3, 6, 6]
+    """
+    if n is None or n >= len(rows):
+        return rows
+    cut = n
+    while cut and rows[n].group and rows[cut - 1].group == rows[n].group:
+        cut -= 1
+    return rows[: cut or n]
+
+
 def documents(row: Row) -> set[str]:
     """What an example is about: its longer fields, and its group. Inputs are "task key: text key: text", so between
     two colons stands a text with the next key behind it.
