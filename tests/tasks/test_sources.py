@@ -170,11 +170,16 @@ def record(**given: object) -> Record:
 
 @pytest.mark.parametrize("value", ["yes", "1", 1, True])
 def test_a_label_is_a_name_a_number_or_a_truth_value(value: object) -> None:
-    assert record(label=value).label(("no", "yes"), "gold", "label") == "yes"
+    assert record(label=value).label(("no", "yes"), "gold", "label", numbered=True) == "yes"
+
+
+def test_a_number_in_a_text_is_a_label_where_the_task_has_such_alone() -> None:
+    with pytest.raises(UserError, match=r"field label: found '1'; give one of no, yes; is this the file of another"):
+        record(label="1").label(("no", "yes"), "gold", "label")
 
 
 def test_truth_values_are_labels_of_their_own() -> None:
-    assert [record(label=value).label(("False", "True"), "label") for value in (True, False, 1, "0")] == [
+    assert [record(label=value).label(("False", "True"), "label") for value in (True, False, 1, 0)] == [
         *("True", "False", "True", "False"),
     ]
 
