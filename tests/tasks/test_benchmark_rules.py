@@ -288,7 +288,7 @@ def test_a_bad_row_of_superglue_is_one_line(
         ("One line.\nit\n\n", "train.c.txt: row 1: found 2 lines in one piece, not four"),
         ("Ivo saw it.\nit\nIvo,Per\nIvo\n\nOne.\nit\na,b", "row last: found 3 lines in one piece, not four"),
         ("Ivo saw it .\nit\nIvo,Per\nEva\n", "field label: found 'Eva'; give one of Ivo, Per"),
-        ("Ivo saw it .\nthey\nIvo,Per\nIvo\n", "field pronoun: found no word 'they' in the sentence"),
+        ("Ivo saw it .\nthey\nIvo,Per\nIvo\n", "field pronoun: found no 'they' in the sentence"),
         ("Ivo saw it .\nit\nIvo\nIvo\n", "field candidates: found ['Ivo']; give two texts"),
     ],
 )

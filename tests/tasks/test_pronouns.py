@@ -55,12 +55,13 @@ def test_dpr_marks_the_first_pronoun_alone() -> None:
     assert mark_dpr("Ivo saw him, and he hid when he could.", "he") == "Ivo saw him, and *he* hid when he could."
     assert mark_dpr("The cups broke when Ida dropped them.", "them") == "The cups broke when Ida dropped *them*."
     assert mark_dpr("Cats like milk, but dogs eat it, too.", "it") == "Cats like milk, but dogs eat *it*, too."
+    assert mark_dpr("Ivo beat Per as the man was ill.", "the man") == "Ivo beat Per as *the man* was ill."
 
 
 def test_dpr_leaves_a_pronoun_that_stands_otherwise_as_t5_does() -> None:
     for sentence in ("Ida called Eva before she's gone.", "She saw Eva."):
         assert mark_dpr(sentence, "she") == sentence
-    with pytest.raises(NoPronoun, match="found no word 'they' in the sentence"):
+    with pytest.raises(NoPronoun, match="found no 'they' in the sentence"):
         mark_dpr("Ida called Eva.", "they")
 
 
