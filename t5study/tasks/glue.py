@@ -60,10 +60,9 @@ class _Glue:
         """The task with its rows. UserError as `read_rows` has it."""
         folders = tuple(f"glue/{name}" for name in self.folders) + self.folders
         home = Home(f"glue/{self.name}", folders, self.official, WHERE, self.words, self.without, notes=self.notes)
-        labels = () if self.metric in ("correlations", "referent") else self.labels
         rows = read_rows(home, data, self.rows_of, self.records)
         lengths = {"input_length": INPUT_LENGTH, "target_length": TARGET_LENGTH}
-        return make_task(home.task, rows, metric=self.metric, column=self.name, labels=labels, **lengths)
+        return make_task(home.task, rows, metric=self.metric, column=self.name, labels=self.labels, **lengths)
 
     def records(self, file: Path, split: str) -> Iterator[Record]:
         """CoLA's labelled files have no header, nor has STS-B as CSV. QQP has broken lines, which T5's reader (TFDS)
@@ -78,7 +77,10 @@ class _Glue:
     def rows_of(self, record: Record, split: str) -> Iterator[Row]:
         """The row of a record; none where the diagnostic set hides the label that a labelled split needs."""
         name = record_id(record, "index", "idx", "id")
-        texts = {key: record.text(*self.texts.get(key, _TEXTS[key]), empty=self.name == "qqp") for key in self.keys}
+        pair = len(self.keys) > 1  # one of two may be empty: QQP has such questions
+        texts = {key: record.text(*self.texts.get(key, _TEXTS[key]), empty=pair) for key in self.keys}
+        if not any(text.strip() for text in texts.values()):
+            record.wrong(self.keys[0], "found an empty text, and an empty one beside it; get a fresh copy of the file")
         if self.name == "wnli":
             yield _wnli(record, name, texts, split)
         elif split == TEST:

@@ -76,9 +76,8 @@ def test_stsb_rounds_halves_to_the_even_fifth_in_float32() -> None:
     assert {score: similarity(score) for score in told} == told
     every = {similarity(score) for score in np.linspace(0, 5, 5001)}
     assert sorted(every, key=float) == [f"{i / 5:.1f}" for i in range(26)]
-    # in float64 these three would fall on the other side
-    fine = {score: f"{round(score * 5) / 5:.1f}" for score in (0.7, 0.9, 1.1, 2.3, 4.1)}
-    assert all(abs(float(similarity(score)) - score) <= 0.1 + 1e-6 for score in fine)
+    assert all(abs(float(similarity(score)) - score) <= 0.1 + 1e-6 for score in np.linspace(0, 5, 5001))
+    assert (similarity(0.10000001), f"{round(0.10000001 * 5) / 5:.1f}") == ("0.0", "0.2")  # a half in float32 alone
 
 
 def test_stsb_reads_numbers_and_what_is_none_counts_as_minus_one(data: Path) -> None:
@@ -195,7 +194,7 @@ def glue_with(folder: Path, task: str, column: str, value: str) -> Path:
             "field gold_label: found '-'; give one of entailment, neutral",
         ),
         ("glue/rte", "RTE", "label", "contradiction", "found 'contradiction'; give one of entailment, not_entailment"),
-        ("glue/rte", "RTE", "sentence2", " ", "field sentence2: found an empty text"),
+        ("glue/sst2", "SST-2", "sentence", " ", "field sentence: found an empty text"),
         ("glue/stsb", "STS-B", "score", "abc", "field score: found 'abc'; give a number from 0 to 5"),
         ("glue/stsb", "STS-B", "score", "7.3", "field score: found '7.3'; give a number from 0 to 5"),
         ("glue/stsb", "STS-B", "score", "nan", "field score: found 'nan'; give a number from 0 to 5"),
@@ -216,6 +215,16 @@ def test_a_bad_row_of_glue_is_one_line(
     assert told in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_one_text_of_a_pair_may_be_empty_as_in_qqp_but_not_both(tmp_path: Path) -> None:
+    task = find("glue/rte", data=glue_with(tmp_path / "one", "RTE", "sentence2", ""))
+    assert task.rows("validation")[0].input == "rte sentence1: He owns two boats. sentence2: "
+    path = tmp_path / "RTE" / "dev.tsv"
+    path.parent.mkdir()
+    path.write_text("index\tsentence1\tsentence2\tlabel\n0\t\t \tentailment\n")
+    with pytest.raises(UserError, match="row 2: field sentence1: found an empty text, and an empty one beside it"):
+        find("glue/rte", data=tmp_path)
 
 
 def superglue_with(folder: Path, task: str, change: Callable[[Rows], Any]) -> Path:
