@@ -77,7 +77,7 @@ def test_stsb_rounds_halves_to_the_even_fifth_in_float32() -> None:
     every = {similarity(score) for score in np.linspace(0, 5, 5001)}
     assert sorted(every, key=float) == [f"{i / 5:.1f}" for i in range(26)]
     assert all(abs(float(similarity(score)) - score) <= 0.1 + 1e-6 for score in np.linspace(0, 5, 5001))
-    assert (similarity(0.10000001), f"{round(0.10000001 * 5) / 5:.1f}") == ("0.0", "0.2")  # a half in float32 alone
+    assert (similarity(0.100000001), f"{round(0.100000001 * 5) / 5:.1f}") == ("0.0", "0.2")  # a half in float32 alone
 
 
 def test_stsb_reads_numbers_and_what_is_none_counts_as_minus_one(data: Path) -> None:
