@@ -82,13 +82,14 @@ def _plain_words(text: str) -> set[str]:
 
 def mark_dpr(sentence: str, pronoun: str) -> str:
     """A DPR sentence with its pronoun marked: the first that stands between a space and a space, a full stop or a
-    comma. Where it stands otherwise alone ("it's"), the sentence stays as it is, as it does in t5.
+    comma. Where it stands otherwise alone ("it's"), the sentence stays as it is, as it does in t5. A few of the real
+    pronouns are nouns of several words.
 
     >>> mark_dpr("The bees stung the bear until they ran, and they hid.", "they")
     'The bees stung the bear until *they* ran, and they hid.'
     """
-    if pronoun.lower() not in _plain_words(sentence):
-        raise NoPronoun(f"found no word {pronoun!r} in the sentence")
+    if not stands_in(pronoun, sentence):
+        raise NoPronoun(f"found no {pronoun!r} in the sentence")
     return re.sub(rf" ({re.escape(pronoun)})([ .,])", r" *\1*\2", sentence, count=1)
 
 

@@ -59,44 +59,49 @@ class Record:
         """UserError in one line: file, row, field, message."""
         raise UserError(f"{self.file}: row {self.number}: field {name}: {message}")
 
+    def named(self, *names: str) -> str:
+        """The first of these names under which the row has a value, or the first of them all."""
+        return next((name for name in names if self.fields.get(name) is not None), names[0])
+
     def get(self, *names: str) -> Any:
-        """The first of these fields that is there, or None."""
-        return next((self.fields[name] for name in names if self.fields.get(name) is not None), None)
+        """The first of these fields that has a value, or None."""
+        return self.fields.get(self.named(*names))
 
     def text(self, *names: str, empty: bool = False) -> str:
-        """The first of these fields that is there, as it stands. UserError if there is none, it is no text, or it is
+        """The first of these fields that has a value, as it stands. UserError if none has, it is no text, or it is
         blank where it must not be."""
-        value = self.get(*names)
+        name = self.named(*names)
+        value = self.fields.get(name)
         if value is None:
             there = ", ".join(map(repr, self.fields))[:120] or "nothing"
-            self.wrong(names[0], f"missing, found {there}; is this the file of another task?")
+            self.wrong(name, f"missing, found {there}; is this the file of another task?")
         if not isinstance(value, str):
-            self.wrong(names[0], f"found {short(value)}; give a text")
+            self.wrong(name, f"found {short(value)}; give a text")
         if not empty and not value.strip():
-            self.wrong(names[0], "found an empty text; get a fresh copy of the file, or remove the row")
+            self.wrong(name, "found an empty text; get a fresh copy of the file, or remove the row")
         if _HALF.search(value):
-            self.wrong(names[0], "found half of a surrogate pair; get a fresh copy of the file")
+            self.wrong(name, "found half of a surrogate pair; get a fresh copy of the file")
         return value
 
-    def label(self, labels: Sequence[str], *names: str) -> str:
-        """The label in the first of these fields that is there: by its name, by its number (the hub's integers, GLUE's
-        0 and 1) or as a truth value. UserError for one that is none of the labels, and for the hidden -1."""
-        value = self.get(*names)
+    def label(self, labels: Sequence[str], *names: str, numbered: bool = False) -> str:
+        """The label in the first of these fields that has a value: by its name, by its number (the hub's integers) or
+        as a truth value; by a number in a text too where the task's own files are `numbered`. UserError for one that
+        is none of the labels, and for the hidden -1."""
+        name = self.named(*names)
+        value = self.fields.get(name)
         if value is None:
-            self.wrong(names[0], "missing: rows without labels are for the test split, in a file whose name says so")
-        if isinstance(value, bool):
-            value = str(value) if "True" in labels else int(value)
-        if isinstance(value, str) and value not in labels and re.fullmatch(r"-?\d+", value):
-            value = int(value)
-        if isinstance(value, int) and 0 <= value < len(labels):
-            return labels[value]
+            self.wrong(name, "missing: rows without labels are for the test split, in a file whose name says so")
         if isinstance(value, str) and value in labels:
             return value
+        if isinstance(value, str) and (value == "-1" or (numbered and value.isdecimal())):
+            value = int(value)
+        if isinstance(value, bool) and "True" in labels:
+            return str(value)
+        if isinstance(value, int) and 0 <= value < len(labels):
+            return labels[value]
         if value == -1:
-            self.wrong(names[0], "found -1, a hidden test label; it can be neither learnt from nor scored")
-        self.wrong(
-            names[0], f"found {short(value)}; give one of {', '.join(labels)}; is this the file of another task?"
-        )
+            self.wrong(name, "found -1, a hidden test label; it can be neither learnt from nor scored")
+        self.wrong(name, f"found {short(value)}; give one of {', '.join(labels)}; is this the file of another task?")
 
     def has_label(self, *names: str) -> bool:
         """Whether the first of these fields that is there has a label that is not hidden."""
@@ -190,10 +195,10 @@ def read_rows(
         for file in home.files(folder, split):
             for record in records(file, split) if records else table(file):
                 for row in render(record, split):
-                    first = seen.setdefault(row.id, record)
-                    if first is not record:
+                    if (first := seen.get(row.id)) is not None:
                         there = f"row {first.number} of {first.file.name}"
                         record.wrong("id", f"found {row.id!r} again, first in {there}; remove one of the two")
+                    seen[row.id] = record
                     rows.append(row)
         splits[split] = tuple(rows)
     if not any(splits.values()):

@@ -23,7 +23,7 @@ from t5study.tasks.sources import TABLES, Home, Record, read_rows, short, table,
 from t5study.tasks.task import TEST, Factory, Row, Task, make_task
 
 WHERE = "super.gluebenchmark.com/tasks or `t5study data get superglue`"
-DPR_WHERE = "www.hlt.utdallas.edu/~vince/data/emnlp12 or `t5study data get superglue`"
+DPR_WHERE = "www.hlt.utdallas.edu/~vince/data/emnlp12 or `t5study data get dpr`"
 INPUT_LENGTH, TARGET_LENGTH = 512, 62  # t5 gin/sequence_lengths/super_glue_v102_proportional.gin
 BOOLEAN = ("False", "True")
 _FILES = {"train": ("train.jsonl",), "validation": ("val.jsonl",), TEST: ("test.jsonl",)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ TRAIN = tuple(Row(str(i), f"tone: text {i}", ("sad", "glad")[i % 2]) for i in ra
 VALIDATION = tuple(Row(str(i), f"tone: text {i}", ("sad", "glad")[i % 2]) for i in range(8, 12))
 
 
-def toy(metric: str = "accuracy", train: tuple[Row, ...] = TRAIN, **settings: object) -> Task:
+def toy(metric: str = "accuracy", train: tuple[Row, ...] = TRAIN, **settings: Any) -> Task:
     return make_task("toy/tone", Rows({"train": train, "validation": VALIDATION}), metric=metric, **settings)
 
 
