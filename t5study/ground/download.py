@@ -170,6 +170,7 @@ def _attempt(wanted: Wanted, partial: Path, etag: Path, limits: Limits) -> bool:
             try:
                 for block in _blocks(answer, wanted.bytes - had, limits):
                     file.write(block)
+                    file.flush()  # a kill loses nothing of what came
             except UserError:
                 _forget(partial, etag)
                 raise

@@ -8,9 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -278,6 +280,40 @@ def _run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environment},
         timeout=120,
     )
+
+
+def test_a_killed_command_goes_on_where_it_was(tmp_path: Path) -> None:
+    """SIGKILL while the first file is under way, after 120,000 bytes of it. The next command asks for the rest."""
+    body = np.random.default_rng(0).bytes(300_000)
+    files = {"plain_text/train.parquet": body, "plain_text/validation.parquet": body[::-1]}
+    honest, leave = hub({"rajpurkar/squad": files}), threading.Event()
+
+    def stalls(request: Request) -> None:
+        if not request.path.startswith("/datasets/"):
+            honest(request)
+            return
+        request.head(200, Content_Length=str(len(body)), ETag='"v1"')
+        request.wfile.write(body[:120_000])
+        leave.wait(60)
+
+    words = [sys.executable, "-m", "t5study", "data", "get", "squad", "--data", str(tmp_path / "data")]
+    words += ["--cache", str(tmp_path / "cache"), "--endpoint"]
+    with serving(stalls) as server:
+        running = subprocess.Popen([*words, server.address], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            while sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.partial")) != 120_000:
+                assert running.poll() is None, "it ended by itself"
+                assert not leave.wait(0.02)
+        finally:
+            running.kill()
+            running.wait()
+            leave.set()
+    assert not (tmp_path / "data").exists()
+    with serving(honest) as server:
+        done = subprocess.run([*words, server.address], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert [headers.get("Range") for _, headers in server.asked] == ["bytes=120000-", None]
+    assert (tmp_path / "data" / "squad" / "train.parquet").read_bytes() == body
 
 
 def test_the_command(tmp_path: Path) -> None:
