@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from local_hub import Request, git, ranged, serving
 
-from t5study.ground.download import Limits, Wanted, download, read_json_from
+from t5study.ground.download import Limits, Wanted, _Careful, download, read_json_from
 from t5study.ground.errors import UserError
 
 BODY = bytes(range(256)) * 400  # 102,400 bytes
@@ -206,6 +207,17 @@ def test_redirects(tmp_path: Path) -> None:
             wanted = Wanted(server.address + path, 10, "0" * 64)
             with pytest.raises(UserError):
                 download(wanted, tmp_path / "other", QUICK)
+
+
+def test_no_redirect_from_https_to_anything_less() -> None:
+    """Without a certificate there is no https server here: the rule is asked itself."""
+    rule, asked = _Careful(), urllib.request.Request("https://a.example/file")
+    follow = rule.redirect_request(asked, None, 302, "", {}, "https://b.example/file")
+    assert follow is not None
+    assert follow.full_url == "https://b.example/file"
+    for place in ("http://b.example/file", "ftp://b.example/file"):
+        with pytest.raises(UserError, match=rf"leads to {place}, which is not encrypted; it is not followed"):
+            rule.redirect_request(asked, None, 302, "", {}, place)
 
 
 def test_a_partial_file_that_is_too_long_or_whole_but_wrong(tmp_path: Path) -> None:

@@ -95,6 +95,47 @@ def test_every_part_of_glue_lies_where_its_task_looks(tmp_path: Path) -> None:
         assert bool(task.rows("train")) == (address not in ("glue/wnli", "glue/mnli_mismatched")), address
 
 
+def test_every_part_of_superglue_lies_where_its_task_looks(tmp_path: Path) -> None:
+    """With the hub's columns: a row an answer in MultiRC, lists in ReCoRD, spans as texts in WSC."""
+    superglue = BENCHMARKS["superglue"]
+    nli = {"premise": ["Ann rang."], "hypothesis": ["Ann was heard."]}
+    rows: dict[str, dict[str, list[Any]]] = {
+        "boolq": {"question": ["did Ann ring"], "passage": ["Ann rang."]},
+        "cb": nli,
+        "copa": {"premise": ["Ann rang."], "choice1": ["Bob came."], "choice2": ["Bob left."], "question": ["effect"]},
+        "multirc": {"paragraph": ["Ann rang."], "question": ["Who rang?"], "answer": ["Ann"]},
+        "record": {
+            "passage": ["Ann rang.\n@highlight\nBob came"],
+            "query": ["@placeholder rang"],
+            "entities": [["Ann", "Bob"]],
+            "answers": [["Ann"]],
+        },
+        "rte": nli,
+        "wic": {"word": ["ring"], "sentence1": ["a ring"], "sentence2": ["to ring"]}
+        | {f"{end}{i}": [0] for end in ("start", "end") for i in (1, 2)},
+        "wsc.fixed": {
+            "text": ["Ann rang because she was late."],
+            "span1_index": [0],
+            "span2_index": [3],
+            "span1_text": ["Ann"],
+            "span2_text": ["she"],
+        },
+        "axb": {"sentence1": ["Ann rang."], "sentence2": ["Ann was heard."]},
+        "axg": nli,
+    }
+    places = {"multirc": {"paragraph": 0, "question": 0, "answer": 0}, "record": {"passage": 0, "query": 0}}
+    files = {}
+    for part in superglue.parts:
+        for split in ("test",) if part.startswith("ax") else ("train", "validation"):
+            columns = {**rows[part], "idx": [places.get(part, 0)]} | ({} if part == "record" else {"label": [1]})
+            files[f"{part}/{split}-00000-of-00001.parquet"] = _parquet(**columns)
+    with serving(hub({"aps/super_glue": files})) as server:
+        _get(server, tmp_path, benchmark=superglue)
+    for address in (name for name in names() if name.startswith("superglue/") and name != "superglue/dpr"):
+        (row,) = find(address, data=tmp_path / "data").rows("validation")
+        assert row.input.split()[0] == {"axb": "rte", "axg": "rte", "wsc": "wsc:"}.get(address[10:], address[10:])
+
+
 def test_all_parts_are_named_and_none_twice() -> None:
     folders = [one.folder for one in BENCHMARKS.values()]
     assert len(set(folders)) == len(folders)
