@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from kept_predictions import kept
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest, Result
 from scipy.stats import binom
 
-from kept_predictions import kept
 from t5study.evaluate.compare import as_json, compare, holm, mcnemar
 from t5study.evaluate.predictions import About, Kept, read_predictions, save_predictions
 from t5study.ground.errors import UserError
@@ -69,7 +69,9 @@ def test_chance_is_called_chance():
     random = np.random.default_rng(5)
     false = np.zeros(2)
     for _ in range(200):
-        both = [[t if ok else w for t, w, ok in zip(TARGETS, WRONG, random.random(40) < 0.7, strict=True)] for _ in "ab"]
+        both = [
+            [t if ok else w for t, w, ok in zip(TARGETS, WRONG, random.random(40) < 0.7, strict=True)] for _ in "ab"
+        ]
         found = compare(kept(both[0], TARGETS), kept(both[1], TARGETS), resamples=300)
         assert found.mcnemar is not None
         false += np.array([found.p, found.mcnemar.p]) < 0.05
@@ -225,7 +227,8 @@ def test_files_that_are_none_are_told_in_a_line(tmp_path: Path):
         "does not say which task": lambda: pq.write_table(table.replace_schema_metadata(None), path),
         "has no column answer": lambda: pq.write_table(table.drop_columns(["answer"]), path),
         "found damaged predictions (": lambda: pq.write_table(
-            table.set_column(0, "id", pa.array([None] * 40, pa.string())).replace_schema_metadata({b"t5study": b"{"}), path
+            table.set_column(0, "id", pa.array([None] * 40, pa.string())).replace_schema_metadata({b"t5study": b"{"}),
+            path,
         ),
     }
     for says, make in cases.items():

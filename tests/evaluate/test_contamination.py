@@ -1,4 +1,4 @@
-"""Contamination: words and runs against plain Python, the two rules by hand, and how much is held while a corpus is read."""
+"""Contamination: words and runs against plain Python, the two rules by hand, and how little is held of a corpus."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def found(inputs: list[str], *corpus: str, rule=ANY, **settings):
     [
         ("The cup's on-hand, isn't it?", ["the", "cups", "onhand", "isnt", "it"]),
         ("  \t one\u2028two\u00a0three\n", ["one", "two", "three"]),
-        ("\u00c9COLE \u0391\u0398\u0397\u039d\u0391 \u041c\u0418\u0420", ["\u00e9cole", "\u03b1\u03b8\u03b7\u03bd\u03b1", "\u043c\u0438\u0440"]),
+        ("\u00c9COLE \u041c\u0418\u0420", ["\u00e9cole", "\u043c\u0438\u0440"]),
         ("\u201cquoted\u201d \u2014 50% \u20ac5 a_b", ["quoted", "50", "5", "ab"]),
         ("\u0939\u093f\u0928\u094d\u0926\u0940 e\u0301", ["\u0939\u093f\u0928\u094d\u0926\u0940", "e\u0301"]),
         ("\ud800 \U0001f600 \x00", []),
@@ -140,7 +140,10 @@ def test_free_answers_are_looked_for_and_labels_are_not():
 @pytest.mark.parametrize(
     ("inputs", "wanted"),
     [
-        (["mrpc sentence1: A b. sentence2: C d.", "mrpc sentence1: e sentence2: f"], [[" A b. ", " C d."], [" e ", " f"]]),
+        (
+            ["mrpc sentence1: A b. sentence2: C d.", "mrpc sentence1: e sentence2: f"],
+            [[" A b. ", " C d."], [" e ", " f"]],
+        ),
         (["translate English to German: Note: hi", "translate English to German: ho"], [[" Note: hi"], [" ho"]]),
         (["cola sentence: one", "cola sentence: two"], [[" one"], [" two"]]),
         (["no template here", "nor here"], [["no template here"], ["nor here"]]),

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from kept_predictions import kept
+
 from t5study.evaluate.predictions import Kept
 from t5study.evaluate.submission import GLUE, SUPERGLUE, Site, submit
 from t5study.ground.errors import UserError
@@ -142,7 +142,7 @@ def test_a_whole_submission_is_asked_for_and_unreadable_answers_are_counted(tmp_
     record: list[str | None] = [None] * 7 + ["Ann"] * 9_993
     full.append(_answered("superglue/record", record))
     written = submit(SUPERGLUE, full, tmp_path / "whole.zip")
-    assert [(one.file, one.rows) for one in written][0] == ("BoolQ.jsonl", 3_245)
+    assert (written[0].file, written[0].rows) == ("BoolQ.jsonl", 3_245)
     assert {one.file: one.unreadable for one in written if one.unreadable} == {"ReCoRD.jsonl": 7}
     with pytest.raises(UserError, match="no answers to superglue/boolq; `t5study"):
         submit(SUPERGLUE, full[1:], tmp_path / "part.zip")
