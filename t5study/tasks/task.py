@@ -139,18 +139,20 @@ class Task:
         answer = text.strip()
         if self.labels:
             return answer if answer in self.labels else None
-        if metrics.find(self.metric)[0] is metrics.METRICS["correlation"]:
+        if "pearson" in self.metrics:
             return answer if as_number(answer) is not None else None
         return answer if _SENTINEL.sub("", answer).strip() else None
 
     def score(self, rows: Sequence[Row], predictions: Sequence[str | None]) -> dict[str, float]:
         """Predictions as `parse` gave them -> all numbers of the metric, in per cent."""
-        return metrics.score(self.metric, [row.answers for row in rows], predictions, self.labels)
+        groups = [row.group for row in rows]
+        return metrics.score(self.metric, [row.answers for row in rows], predictions, self.labels, groups)
 
     def intervals(self, rows: Sequence[Row], predictions: Sequence[str | None]) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals over examples for the same numbers."""
         metric, _ = metrics.find(self.metric)
-        return metrics.intervals(metric, [row.answers for row in rows], predictions, self.labels)
+        groups = [row.group for row in rows]
+        return metrics.intervals(metric, [row.answers for row in rows], predictions, self.labels, groups)
 
 
 # --- making one -------------------------------------------------------------------------------------------------
@@ -244,7 +246,7 @@ class Factory(Protocol):
     def __call__(self, data: Path | None = None) -> Task: ...
 
 
-MACHINERY = ("task", "files", "sources", "hub", "benchmarks")
+MACHINERY = ("task", "files", "sources", "pronouns", "hub", "benchmarks")
 
 
 def find(address: str, metric: str | None = None, data: Path | None = None) -> Task:
