@@ -84,7 +84,7 @@ class _Glue:
             yield Row(name, rendered(self.prefix, texts), "")
         elif self.name == "stsb":
             yield Row(name, rendered(self.prefix, texts), _similarity(record))
-        elif self.name != "ax" or record.has_label:
+        elif self.name != "ax" or record.has_label(*_LABEL):
             yield Row(name, rendered(self.prefix, texts), record.label(self.labels, *_LABEL))
 
 

@@ -98,10 +98,9 @@ class Record:
             names[0], f"found {short(value)}; give one of {', '.join(labels)}; is this the file of another task?"
         )
 
-    @property
-    def has_label(self) -> bool:
-        """Whether the row has a label that is not hidden."""
-        return self.get("label") not in (None, -1, -1.0, "-1", "")
+    def has_label(self, *names: str) -> bool:
+        """Whether the first of these fields that is there has a label that is not hidden."""
+        return self.get(*names) not in (None, -1, "-1", "")
 
 
 def short(value: Any) -> str:

@@ -49,7 +49,7 @@ class _Choice:
         name, shown = record_id(record, "idx"), rendered(self.prefix, told)
         if split == TEST:
             yield Row(name, shown, "")
-        elif not self.diagnostic or record.has_label:
+        elif not self.diagnostic or record.has_label("label"):
             yield Row(name, shown, record.label(self.labels, "label"))
 
 
