@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def evaluate(args: argparse.Namespace) -> None:
     needs(args, "checkpoint", "task")
+    from t5study.decode.methods import Greedy
     from t5study.evaluate import cache as room
+    from t5study.evaluate.methods import Rank
     from t5study.ground.store import Store, canonical
     from t5study.model import released
 
@@ -54,11 +56,12 @@ def evaluate(args: argparse.Namespace) -> None:
                 rows=room.digest_of(rows[task.name]),
                 source_length=args.source_length or task.input_length,
                 target_length=args.target_length or task.target_length,
-                method=method,
+                method=method if task.choices or not isinstance(method, Rank) else Greedy(),
             )
             folder = room.evaluated(store, value, task, rows[task.name], load, args.batch_rows)
             scores[task.name] = room.summary_of(folder)
-            print(_line(task.name, scores[task.name]), flush=True)
+            told = " (greedy: it has no fixed labels to rank)" if value.method != method else ""
+            print(_line(task.name, scores[task.name]) + told, flush=True)
             if args.out:
                 _copied(folder / room.PREDICTIONS, args.out / files[task.name])
     averages = _averages(scores)

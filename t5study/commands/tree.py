@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from t5study.commands import flags, tree_evaluate
+from t5study.commands import flags, tree_data, tree_evaluate
 from t5study.commands.flags import Parser, Real, Version, Whole, folder, size
 from t5study.commands.leaves import group as _group
 from t5study.commands.leaves import leaf as _leaf
@@ -123,6 +123,7 @@ def build_parser() -> Parser:
 
     _model(commands)
 
+    tree_data.add(commands)
     tree_evaluate.add(commands)
     _answer(commands)
     _exchange(commands)

@@ -167,6 +167,7 @@ def _resampled(units_UK: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 
 def _difference(first: float, second: float, drawn_R: np.ndarray) -> Difference:
+    first, second = float(first), float(second)
     found = first - second
     low, high = np.quantile(drawn_R, [0.025, 0.975])
     rounding = 1e-9 * max(1.0, abs(first), abs(second))
@@ -178,16 +179,19 @@ def sacrebleu_p(name: str, first: Sequence[Prediction], second: Sequence[Predict
     """p of sacreBLEU's paired bootstrap of the second against the first, with this project's settings of the metric."""
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
-    from sacrebleu.significance import PairedTest
+    from sacrebleu.significance import PairedTest, Result
 
     metric = BLEU(tokenize="intl", smooth_method="exp") if name == "bleu" else CHRF()
     references = [one.row.references or (one.row.target,) for one in first]
     streams = [[one[i] if i < len(one) else one[0] for one in references] for i in range(max(map(len, references)))]
-    systems = [("first", [one.answer or "" for one in first]), ("second", [one.answer or "" for one in second])]
+    systems: list[tuple[str, Sequence[str]]] = [("first", [one.answer or "" for one in first]), ("second", [one.answer or "" for one in second])]
     test = PairedTest(systems, {name: metric}, streams, test_type="bs", n_samples=resamples)
     _, results = test()
-    (found,) = [results[key] for key in results if key != "System"]
-    return float(found[1].p_value)
+    found = [each[1] for name, each in results.items() if name != "System"]
+    (result,) = found
+    assert isinstance(result, Result)
+    assert result.p_value is not None
+    return result.p_value
 
 
 def _nats(a: Sequence[Prediction], b: Sequence[Prediction], resamples: int, seed: int) -> Difference | None:

@@ -78,7 +78,7 @@ def save_predictions(found: Evaluation | Sequence[Prediction], path: Path, told:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(beside, "wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
@@ -103,7 +103,7 @@ def read_predictions(path: Path) -> Kept:
         kept = Kept(
             path, _about(json.loads(told)), tuple(_prediction(*values) for values in zip(*columns, strict=True))
         )
-    except (pa.ArrowException, UnicodeDecodeError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: found damaged predictions ({reason}); run `t5study evaluate --out` again") from None
     twins = [name for name, count in Counter(one.row.id for one in kept.predictions).items() if count > 1]

@@ -47,8 +47,8 @@ class Wanted:
 @dataclass(frozen=True)
 class Limits:
     """How long a server is borne with. timeout: seconds without a byte. slowest: bytes a second, on average over
-    `window` seconds. tries: attempts in a row that bring next to nothing. pause: seconds before the second of them, then
-    three times that, seven times ..."""
+    `window` seconds. tries: attempts in a row that bring next to nothing. pause: seconds before the second of them;
+    three times that before the third, then seven times ..."""
 
     timeout: float = 30
     slowest: float = 2000
@@ -170,6 +170,7 @@ def _attempt(wanted: Wanted, partial: Path, etag: Path, limits: Limits) -> bool:
             try:
                 for block in _blocks(answer, wanted.bytes - had, limits):
                     file.write(block)
+                    file.flush()  # a kill loses nothing of what came
             except UserError:
                 _forget(partial, etag)
                 raise

@@ -3,7 +3,8 @@
     question: Who made the first red clock ?  context: Ann ' s first clock , of 1901 , was red .  ->  Ann
 
 Every ASCII punctuation mark stands between spaces, in questions, paragraphs and answers alike, and white space is
-squeezed. Training aims at a question's first answer; a prediction is compared with all of them.
+squeezed. Training aims at a question's first answer; a prediction is compared with all of them, as they stand here:
+exact match is that of the official script, F1 up to half a point above it, for "24-10" is two words with its spaces.
 
     squad/v1         SQuAD 1.1 (Rajpurkar et al. 2016); the paper's
     squad/v2         SQuAD 2.0: some questions have no answer, and are answered NO_ANSWER. T5 has no such task: the word

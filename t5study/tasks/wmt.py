@@ -8,7 +8,8 @@
 Read are all files of the pair in the folder "translation" (or "wmt") and the folders in it: two files with a line a
 sentence (train.en and train.de; europarl-v7.de-en.de and europarl-v7.de-en.en), WMT's SGM (newstest2014-deen-src.en.sgm
 and -ref.de.sgm) and the hub's parquet. A set is validated on by its name: the paper's own if it is there, else dev*,
-val* and newsdev*, else the first of test* and newstest*; the other test sets are left alone. All else is trained on.
+val* and newsdev*, else the first of test*, tst* and newstest*; the other test sets are left alone. All else is trained
+on.
 Several references of one set (ref.A, ref.B) are all acceptable; outputs of systems (hyp) are not read.
 """
 
@@ -41,8 +42,9 @@ LANGUAGES: Mapping[str, str] = {
     "xh": "Xhosa", "yo": "Yoruba", "zh": "Chinese", "zu": "Zulu",
 }  # fmt: skip
 
-_DEV = re.compile(r"(dev|val|valid|validation|newsdev|newsdiscussdev|tune)(?![a-z])")
-_TEST = re.compile(r"(test|news-?test|newsdiscusstest|generaltest|newssyscomb)(?![a-z])")
+_DEV = re.compile(r"(dev|val|valid|validation|newsdev|newsdiscussdev|tune)\d*")
+_TEST = re.compile(r"(test|tst|devtest|newstest|newsdiscusstest|generaltest|newssyscomb|eval)\d*")
+_BLANKS = re.compile(r"[\t\n\r ]+")
 _NO_SET = frozenset({"src", "ref", "tok", "raw"})  # words of a file's name that do not tell sets apart
 _SEGMENT = re.compile(r"<seg\b[^>]*>(.*?)</seg>", re.IGNORECASE | re.DOTALL)
 _ADDRESS = re.compile(r"(?:(?P<folder>[^:@/]+):)?(?P<source>[a-z]{2,3})-(?P<target>[a-z]{2,3})(?:@(?P<set>[^:@/]+))?")
@@ -157,10 +159,17 @@ def split_of(found: Sequence[ParallelSet], pair: Pair) -> dict[str, list[Paralle
         return {"train": [], "validation": [one for one in found if one.name.startswith(pair.only.lower())]}
     kinds: dict[str, list[ParallelSet]] = {"official": [], "dev": [], "test": [], "train": []}
     for one in found:
-        kind = "dev" if _DEV.match(one.name) else "test" if _TEST.match(one.name) else "train"
-        kinds["official" if one.name.startswith(pair.official) else kind].append(one)
+        kinds["official" if one.name.startswith(pair.official) else _kind(one.name)].append(one)
     tests = sorted(kinds["test"], key=lambda one: one.name)[:1]
     return {"train": kinds["train"], "validation": kinds["official"] or kinds["dev"] or tests}
+
+
+def _kind(name: str) -> str:
+    words = re.split(r"[-_]", name)
+    if "train" in words:
+        return "train"
+    kinds = {"dev": _DEV, "test": _TEST}
+    return next((kind for kind, form in kinds.items() if any(map(form.fullmatch, words))), "train")
 
 
 # --- from sets to rows --------------------------------------------------------------------------------------------
@@ -209,7 +218,7 @@ def sentences(file: Path) -> list[str]:
     found = _SEGMENT.findall("\n".join(lines))
     if not found:
         raise UserError(f"{file}: found no <seg> in it; give a file of WMT's SGM layout")
-    return [" ".join(html.unescape(text).split()) for text in found]
+    return [_BLANKS.sub(" ", html.unescape(text)).strip() for text in found]
 
 
 # --- tasks ------------------------------------------------------------------------------------------------------
