@@ -106,7 +106,9 @@ def ours(folder: Path) -> Run:
 def transformers(folder: Path) -> Run:
     import torch
     from transformers import T5ForConditionalGeneration
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = T5ForConditionalGeneration.from_pretrained(folder).eval()
 
     def padded(rows: list[np.ndarray], value: int) -> torch.Tensor:

@@ -29,11 +29,11 @@ def _child(arguments: list[str], made: int) -> int:
     left = int(how[0]) if how else -1
     real = parts.Parts.get
 
-    def get(self: parts.Parts, key: str, make: Callable[[], Any]) -> Any:
+    def get(self: parts.Parts, key: str, make: Callable[[], Any], rows: int = 0) -> Any:
         nonlocal left
-        if key in self.found:
-            return self.found[key]
-        value = real(self, key, make)
+        kept, value = key in self.found, real(self, key, make, rows)
+        if kept:
+            return value
         os.write(made, b".")
         left -= 1
         if left == 0:

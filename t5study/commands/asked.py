@@ -41,7 +41,10 @@ def tasks_of(args: argparse.Namespace) -> Sequence[Task]:
     from t5study.tasks.task import find
 
     data = getattr(args, "data", None)
-    tasks = [find(address, metric=args.metric, data=data) for address in addresses_of(args.task)]
+    tasks = [
+        find(address, metric=args.metric, data=data)
+        for address in addresses_of(args.task, getattr(args, "split", None))
+    ]
     names = [task.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
@@ -49,16 +52,22 @@ def tasks_of(args: argparse.Namespace) -> Sequence[Task]:
     return tasks
 
 
-def addresses_of(words: Sequence[str]) -> list[str]:
+def addresses_of(words: Sequence[str], split: str | None = None) -> list[str]:
     """--task's words as addresses: a word may be several with commas between them, or a benchmark's name, which stands
-    for the tasks that its average is over. A file keeps the commas of its name."""
+    for the tasks that its average is over, of the "test" split for all that its site asks for. A file keeps the commas
+    of its name."""
     from t5study.tasks.benchmarks import BENCHMARKS
 
+    benchmarks = {name: one.tasks for name, one in BENCHMARKS.items()}
+    if split == "test":
+        from t5study.evaluate.submission import SITES
+
+        benchmarks |= {name: site.tasks for name, site in SITES.items()}
     found: dict[str, None] = {}
     for word in words:
         for one in [word] if Path(word).exists() else word.split(","):
-            if one.strip():
-                found |= dict.fromkeys(BENCHMARKS[one.strip()].tasks if one.strip() in BENCHMARKS else [one.strip()])
+            if name := one.strip():
+                found |= dict.fromkeys(benchmarks.get(name, (name,)))
     if not found:
         raise UserError("command line: --task: found no task; give addresses, files or benchmarks")
     return list(found)

@@ -7,6 +7,7 @@ STORE/.partial/evaluate-<fingerprint>/    one under way: parts-64.jsonl, a line 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from t5study.evaluate.evaluation import Prediction
 from t5study.evaluate.methods import Asking
 from t5study.evaluate.parts import Parts
 from t5study.evaluate.predictions import about, save_predictions
 from t5study.evaluate.scoring import evaluate, unlabelled
 from t5study.ground.errors import UserError
+from t5study.ground.journal import Progress
 from t5study.ground.store import Store, read_json, verify, write_json
 from t5study.tasks.task import Row, Task, TaskValue
 from t5study.vocab import AnyVocab
@@ -55,9 +58,14 @@ def digest_of(rows: Sequence[Row]) -> str:
 
 
 def rows_of(task: Task, split: str, limit: int | None = None) -> list[Row]:
-    """The rows that are scored ("validation") or answered ("test"). UserError if there are none."""
+    """The rows that are scored ("validation") or answered ("test"). UserError if there are none, or two have the same
+    id: answers are told apart by it."""
     task.need(split)
-    return list(task.evaluation_rows if split == "validation" else task.rows(split))[:limit]
+    rows = list(task.evaluation_rows if split == "validation" else task.rows(split))[:limit]
+    twins = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
+    if twins:
+        raise UserError(f"task {task.name}: found id {twins[0][:40]!r} twice; give every row an id of its own")
+    return rows
 
 
 def evaluated(
@@ -72,22 +80,25 @@ def evaluated(
 
     def build(work: Path) -> None:
         model, vocab = load()
+        passes = 1 if value.split == "test" else 2  # likelihoods come before answers
+        progress = Progress(passes * len(rows), task.name, unit="row")
+
+        def watch(done: int) -> None:
+            if done < progress.total:
+                progress.update(done)
+
         settings: dict[str, Any] = {
             "batch_rows": batch_rows,
             "source_length": value.source_length,
             "target_length": value.target_length,
             "method": value.method,
-            "parts": Parts(work / f"parts-{batch_rows}.jsonl"),
+            "parts": Parts(work / f"parts-{batch_rows}.jsonl", watch),
         }
-        if value.split == "test":
-            predictions = unlabelled(model, vocab, task, rows, **settings)
-            unreadable = sum(one.answer is None for one in predictions)
-            summary = {"task": task.name, "n": len(predictions), "unreadable": unreadable}
-            save_predictions(predictions, work / PREDICTIONS, about(task, value.split))
-        else:
-            found = evaluate(model, vocab, task, rows, **settings)
-            summary = found.summary()
-            save_predictions(found, work / PREDICTIONS, about(task, value.split))
+        try:
+            summary, predictions = _scored(model, vocab, task, rows, value.split, settings)
+        finally:
+            progress.close()
+        save_predictions(predictions, work / PREDICTIONS, about(task, value.split))
         write_json(work / SUMMARY, summary)
         for parts in work.glob("parts-*.jsonl"):
             parts.unlink()
@@ -95,6 +106,17 @@ def evaluated(
     folder = store.make("evaluate", value, build)
     verify(folder)
     return folder
+
+
+def _scored(
+    model: Model, vocab: AnyVocab, task: Task, rows: Sequence[Row], split: str, settings: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[Prediction, ...]]:
+    if split != "test":
+        found = evaluate(model, vocab, task, rows, **settings)
+        return found.summary(), found.predictions
+    predictions = unlabelled(model, vocab, task, rows, **settings)
+    unreadable = sum(one.answer is None for one in predictions)
+    return {"task": task.name, "n": len(predictions), "unreadable": unreadable}, predictions
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

@@ -184,7 +184,8 @@ def sacrebleu_p(name: str, first: Sequence[Prediction], second: Sequence[Predict
     metric = BLEU(tokenize="intl", smooth_method="exp") if name == "bleu" else CHRF()
     references = [one.row.references or (one.row.target,) for one in first]
     streams = [[one[i] if i < len(one) else one[0] for one in references] for i in range(max(map(len, references)))]
-    systems: list[tuple[str, Sequence[str]]] = [("first", [one.answer or "" for one in first]), ("second", [one.answer or "" for one in second])]
+    said = [[one.answer or "" for one in each] for each in (first, second)]
+    systems: list[tuple[str, Sequence[str]]] = [("first", said[0]), ("second", said[1])]
     test = PairedTest(systems, {name: metric}, streams, test_type="bs", n_samples=resamples)
     _, results = test()
     found = [each[1] for name, each in results.items() if name != "System"]

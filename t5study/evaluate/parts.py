@@ -16,10 +16,11 @@ import xxhash
 
 
 class Parts:
-    """path: the file, made if it is not there; None keeps nothing."""
+    """path: the file, made if it is not there; None keeps nothing. watch: is told, batch after batch, how many rows are
+    done."""
 
-    def __init__(self, path: Path | None = None):
-        self.path = path
+    def __init__(self, path: Path | None = None, watch: Callable[[int], None] | None = None):
+        self.path, self.watch, self.rows = path, watch, 0
         self.found: dict[str, Any] = {}
         if path is None or not path.exists():
             return
@@ -35,11 +36,15 @@ class Parts:
         if whole < path.stat().st_size:
             os.truncate(path, whole)
 
-    def get(self, key: str, make: Callable[[], Any]) -> Any:
-        """The result of that key: the one kept, or a new one, which is kept. It is plain JSON."""
-        if key in self.found:
-            return self.found[key]
-        value = make()
+    def get(self, key: str, make: Callable[[], Any], rows: int = 0) -> Any:
+        """The result of that key: the one kept, or a new one, which is kept. It is plain JSON, of so many rows."""
+        value = self.found[key] if key in self.found else self._made(key, make())
+        self.rows += rows
+        if self.watch is not None:
+            self.watch(self.rows)
+        return value
+
+    def _made(self, key: str, value: Any) -> Any:
         if self.path is not None:
             text = json.dumps(value)
             with open(self.path, "ab") as file:

@@ -94,7 +94,9 @@ def likelihoods(model: Model, pairs: Sequence[Pair], batch_rows: int, parts: Par
     length_N = np.array([len(pair.source) for pair in pairs]) + tokens_N
     nats_N = np.zeros(len(pairs))
     for i, row_R in enumerate(by_length(length_N, batch_rows)):
-        nats_N[row_R] = parts.get(f"nats {i}", lambda row_R=row_R: _nats(model, [pairs[row] for row in row_R]))
+        nats_N[row_R] = parts.get(
+            f"nats {i}", lambda row_R=row_R: _nats(model, [pairs[row] for row in row_R]), len(row_R)
+        )
     return nats_N, tokens_N
 
 
@@ -130,7 +132,7 @@ def answers(
             found = generate.generate(prepared, source_RS, longest, method, batch_rows=len(row_R))
             return [vocab.decode(answer.ids) for answer in found]
 
-        for row, each in zip(row_R, parts.get(f"answers {i}", batch), strict=True):
+        for row, each in zip(row_R, parts.get(f"answers {i}", batch, len(row_R)), strict=True):
             if isinstance(method, Rank):
                 nats_NC[row], texts[row] = each, task.choices[likeliest(each, choices, method)]
             else:

@@ -18,7 +18,9 @@ from evaluation_run import prepare
 from t5study.__main__ import main
 from t5study.evaluate import cache
 from t5study.evaluate.predictions import read_predictions
+from t5study.ground.errors import UserError
 from t5study.model import released
+from t5study.tasks.task import Row, Rows, make_task
 
 
 class _Runs:
@@ -149,3 +151,14 @@ def test_a_folder_takes_further_tasks_and_no_other_request(
     assert "--beams is for --method beam" in capsys.readouterr().err
     assert main(["evaluate", "--checkpoint", str(model), "--task", ",,"]) == 2
     assert "found no task" in capsys.readouterr().err
+
+
+def test_rows_with_the_same_id_are_refused():
+    """RELIABILITY.md, section 3, item 49. (Task files refuse them line by line; this is for tasks from anywhere.)"""
+    rows = (Row("x", "say: a", "a"), Row("y", "say: b", "b"), Row("x", "say: c", "c"))
+    task = make_task("toy", Rows({"train": (), "validation": rows}), metric="squad")
+    with pytest.raises(UserError, match="task toy: found id 'x' twice; give every row an id of its own"):
+        cache.rows_of(task, "validation")
+    assert cache.rows_of(task, "validation", 2) == list(rows[:2])
+    with pytest.raises(UserError, match="task toy: found no test rows"):
+        cache.rows_of(task, "test")

@@ -48,6 +48,15 @@ def test_a_damaged_line_ends_what_is_trusted(tmp_path: Path):
         assert path.read_bytes() == lines[0]
 
 
+def test_who_watches_is_told_of_every_row_kept_or_new(tmp_path: Path):
+    told: list[int] = []
+    for _ in range(2):
+        parts = Parts(tmp_path / "parts.jsonl", told.append)
+        for key, rows in (("a", 4), ("b", 3)):
+            parts.get(key, lambda: [], rows)
+    assert told == [4, 7, 4, 7]
+
+
 def test_nothing_is_kept_where_nobody_asks(tmp_path: Path):
     assert Parts().get("a", lambda: [1]) == [1]
     assert not list(tmp_path.iterdir())
