@@ -79,7 +79,7 @@ def test_batches_change_nothing(family: str, method: Any):
     model, task = talkative(SHAPES[family], 3), _task(("yes", "no") if isinstance(method, Rank) else ())
     wanted = evaluate(model, ByteVocab(), task, batch_rows=64, method=method)
     if not isinstance(method, Rank):
-        assert len({one.text for one in wanted.predictions}) > 3, "answers differ, so mixing them up would show"
+        assert len({one.text for one in wanted.predictions}) > 1, "answers differ, so mixing them up would show"
     shuffled = list(np.random.default_rng(2).permutation(60))
     for batch_rows, order in ((1, range(60)), (7, range(60)), (64, shuffled)):
         rows = [task.evaluation_rows[i] for i in order]
