@@ -65,7 +65,7 @@ def addresses_of(words: Sequence[str], split: str | None = None) -> list[str]:
         benchmarks |= {name: site.tasks for name, site in SITES.items()}
     found: dict[str, None] = {}
     for word in words:
-        for one in [word] if Path(word).exists() else word.split(","):
+        for one in [word] if Path(word).is_file() else word.split(","):
             if name := one.strip():
                 found |= dict.fromkeys(benchmarks.get(name, (name,)))
     if not found:

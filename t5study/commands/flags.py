@@ -148,15 +148,15 @@ def text(parser: Parser) -> None:
     )
 
 
-def tasks(parser: Parser) -> None:
+def tasks(parser: Parser, more: str = "") -> None:
     parser.add_argument(
         "--task",
         nargs="+",
         action="extend",
         type=place,
         metavar="TASK",
-        help="own task files (JSON lines or TSV with input and target), or pydocs/package, pydocs/intact, "
-        "pydocs/entails, pydocs/answer, pydocs/summarize, pydocs/describe",
+        help="own task files (JSON lines or TSV with input and target) or addresses: glue/cola, superglue/boolq, "
+        "squad/v1, cnndm/summarize, wmt/ende, pydocs/package ..." + more,
     )
     parser.add_argument("--metric", help="metric of task files that name none: accuracy, f1, squad, rouge, bleu ...")
 

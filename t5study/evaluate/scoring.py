@@ -19,6 +19,7 @@ from t5study.decode.rows import by_length
 from t5study.evaluate.evaluation import Evaluation, Prediction, judged
 from t5study.evaluate.methods import Asking, Rank, asking
 from t5study.evaluate.parts import Parts
+from t5study.evaluate.ranking import choice_nats
 from t5study.evaluate.rows import batches, encoded, encoded_texts
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import Pair, pad_rows
@@ -120,15 +121,14 @@ def answers(
     choices = encoded_texts(vocab, task.choices, task.target_length)
     if isinstance(method, Rank) and not choices:
         raise UserError(f"task {task.name}: has no fixed labels to rank; give another method")
-    prepared = model if isinstance(method, Rank) else weights.ready(model)
+    prepared = weights.ready(model)
     texts, nats_NC = [""] * len(pairs), [[]] * len(pairs)
     for i, row_R in enumerate(batches(np.array([len(pair.source) for pair in pairs]), batch_rows)):
 
         def batch(row_R: np.ndarray = row_R) -> list:
             source_RS, _ = pad_rows([pairs[row].source for row in row_R])
             if isinstance(method, Rank):
-                _, nats_RC = scores.rank(model, source_RS, choices, batch_rows=batch_rows)
-                return nats_RC.tolist()
+                return choice_nats(prepared, source_RS, choices, batch_rows).tolist()
             found = generate.generate(prepared, source_RS, longest, method, batch_rows=len(row_R))
             return [vocab.decode(answer.ids) for answer in found]
 

@@ -36,10 +36,12 @@ def found(inputs: list[str], *corpus: str, rule=ANY, **settings):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("The cup's on-hand, isn't it?", ["the", "cups", "onhand", "isnt", "it"]),
+        ("The cup's on-hand, isn't it?", ["the", "cup", "s", "on", "hand", "isn", "t", "it"]),
+        ("the cup 's on - hand , isn ' t it ?", ["the", "cup", "s", "on", "hand", "isn", "t", "it"]),
+        ("un\u00adder a\u200bcup", ["under", "acup"]),
         ("  \t one\u2028two\u00a0three\n", ["one", "two", "three"]),
         ("\u00c9COLE \u041c\u0418\u0420", ["\u00e9cole", "\u043c\u0438\u0440"]),
-        ("\u201cquoted\u201d \u2014 50% \u20ac5 a_b", ["quoted", "50", "5", "ab"]),
+        ("\u201cquoted\u201d \u2014 50% \u20ac5 a_b", ["quoted", "50", "5", "a", "b"]),
         ("\u0939\u093f\u0928\u094d\u0926\u0940 e\u0301", ["\u0939\u093f\u0928\u094d\u0926\u0940", "e\u0301"]),
         ("\ud800 \U0001f600 \x00", []),
         ("", []),
@@ -170,7 +172,7 @@ def test_several_tasks_share_one_reading_of_the_corpus():
 
 
 def test_nothing_of_the_corpus_is_held():
-    """60 MB of documents, of which every tenth is in the rows: a few megabytes at most while they go by."""
+    """57 MB of documents, of which every tenth is in the rows: a few megabytes at most while they go by."""
     text = " ".join(WORDS)  # warm: tables of characters, compiled loops
     found([text], text)
     chunk = " ".join(WORDS[:300]) + " "
