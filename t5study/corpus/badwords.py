@@ -55,7 +55,7 @@ class WordList:
 
     @lru_cache(maxsize=8)  # noqa: B019  a word list lives as long as the process
     def _patterns(self, profile: Profile, anywhere: bool) -> re.Pattern[str] | None:
-        """Entries that are more than plain strings to a regular expression, as profiles that do not escape have them."""
+        """Entries that are more than plain strings to a regular expression, for profiles that do not escape."""
         entries = "|".join(entry for entry in self.entries if _PATTERN.intersection(entry))
         if not entries or anywhere:
             return re.compile(entries) if entries else None

@@ -41,8 +41,8 @@ def identify(text: str) -> tuple[str, float]:
 
 
 def is_english(text: str, threshold: float = 0.99) -> bool:
-    """ "We used langdetect to filter out any pages that were not classified as English with a probability of at least
-    0.99." (section 2.2)"""
+    """Paper: "We used langdetect to filter out any pages that were not classified as English with a probability of at
+    least 0.99." """
     language, probability = identify(text)
     return language == "en" and probability >= threshold
 

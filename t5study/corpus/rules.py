@@ -35,8 +35,9 @@ def is_too_long(text: str, profile: Profile) -> bool:
 
 
 def has_enough_sentences(lines: list[str], profile: Profile) -> bool:
-    """ "We discarded any page with fewer than 3 sentences." Counted line by line, each of which has one at least: where
-    three lines are left, nothing needs to be counted.
+    """Paper: "We discarded any page with fewer than 3 sentences."
+
+    Counted line by line. Each line has one at least, so that nothing needs to be counted where three are left.
 
     The paper's first text had 5 sentences and 3 words; the code always had it the right way round.
     """
@@ -56,8 +57,8 @@ def has_long_word(line: str, profile: Profile) -> bool:
 
 
 def without_citations(line: str) -> str:
-    """ "Since some of the scraped pages were sourced from Wikipedia and had citation markers (e.g. [1], [citation
-    needed], etc.), we removed any such markers."
+    """Paper: "Since some of the scraped pages were sourced from Wikipedia and had citation markers (e.g. [1],
+    [citation needed], etc.), we removed any such markers."
 
     White space before a marker stays: a line that ends in ". [3]" ends in a space then, and is lost for it.
     """
@@ -65,42 +66,44 @@ def without_citations(line: str) -> str:
 
 
 def ends_in_a_mark(line: str) -> bool:
-    """ "We only retained lines that ended in a terminal punctuation mark (i.e. a period, exclamation mark, question mark,
-    or end quotation mark)." The code means the four ASCII characters, and not three dots."""
+    """Paper: "We only retained lines that ended in a terminal punctuation mark (i.e. a period, exclamation mark,
+    question mark, or end quotation mark)." The code means the four ASCII characters, and not three dots."""
     return line.endswith(_END_MARKS) and not line.endswith("...")
 
 
 def has_enough_words(line: str, profile: Profile) -> bool:
-    """ "... and only retained lines that contained at least 5 words." """
+    """Paper: "... and only retained lines that contained at least 5 words." """
     return len(line.split(None, profile.words)) >= profile.words
 
 
 def is_lorem_ipsum(lowered: str) -> bool:
-    """ "Some pages had placeholder "lorem ipsum" text; we removed any page where the phrase "lorem ipsum" appeared." """
+    """Paper: "Some pages had placeholder 'lorem ipsum' text; we removed any page where the phrase 'lorem ipsum'
+    appeared." """
     return "lorem ipsum" in lowered
 
 
 def mentions_javascript(lowered: str) -> bool:
-    """ "Many of the scraped pages contained warnings stating that Javascript should be enabled so we removed any line
-    with the word Javascript." """
+    """Paper: "Many of the scraped pages contained warnings stating that Javascript should be enabled so we removed any
+    line with the word Javascript." """
     return "javascript" in lowered
 
 
 def has_curly_bracket(line: str) -> bool:
-    """ "Some pages inadvertently contained code. Since the curly bracket "{" appears in many programming languages (such
-    as Javascript, widely used on the web) but not in natural text, we removed any pages that contained a curly
-    bracket." """
+    """Paper: "Some pages inadvertently contained code. Since the curly bracket '{' appears in many programming
+    languages (such as Javascript, widely used on the web) but not in natural text, we removed any pages that contained
+    a curly bracket." """
     return "{" in line
 
 
 def is_policy(lowered: str) -> bool:
-    """ "Many pages had boilerplate policy notices, so we removed any lines containing the strings "terms of use",
-    "privacy policy", "cookie policy", "uses cookies", "use of cookies", or "use cookies"." """
+    """Paper: "Many pages had boilerplate policy notices, so we removed any lines containing the strings 'terms of use',
+    'privacy policy', 'cookie policy', 'uses cookies', 'use of cookies', or 'use cookies'." """
     return any(policy in lowered for policy in _POLICIES)
 
 
 def has_bad_word(lowered: str, profile: Profile, words: WordList) -> bool:
-    """ "We removed any page that contained any word on the "List of Dirty, Naughty, Obscene or Otherwise Bad Words"." """
+    """Paper: "We removed any page that contained any word on the 'List of Dirty, Naughty, Obscene or Otherwise Bad
+    Words'." """
     return words.find(lowered, profile) is not None
 
 
@@ -195,11 +198,8 @@ def _at_once(text: str, profile: Profile, words: WordList | None, counts: Counte
         return None
     if words is not None and has_bad_word(lowered, profile, words):  # a newline is a border, so this finds no fewer
         return None
-    counts["line: kept"] += len(lines)
-    counts["line: no end mark"] += unended
-    counts["line: too few words"] += short
-    if long:
-        counts["line: too long a word"] += long
+    counted = {"kept": len(lines), "no end mark": unended, "too few words": short, "too long a word": long}
+    counts.update({f"line: {name}": times for name, times in counted.items() if times})
     return lines
 
 

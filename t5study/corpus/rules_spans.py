@@ -79,7 +79,8 @@ def without(page: Page, gone: Collection[int], profile: Profile, counts: Counter
         return _without_windows(page, gone, profile, counts)
     lines = page.text.split("\n")
     kept = [line for at, line in enumerate(lines) if at not in gone]
-    counts["line: said before"] += len(lines) - len(kept)
+    if gone:
+        counts["line: said before"] += len(lines) - len(kept)
     text = "\n".join(kept) if gone else page.text
     if count_sentences(text, profile.sentences, profile.punkt) < profile.sentences:
         counts["too few new sentences"] += 1
@@ -95,7 +96,8 @@ def _without_windows(page: Page, gone: Collection[int], profile: Profile, counts
         starts = max(len(line) - _WINDOW, 0) + 1
         out = {j for i in range(starts) if at + i in gone for j in range(i, min(i + _WINDOW, len(line)))}
         at += starts
-        counts["sentence: said before"] += len(out)
+        if out:
+            counts["sentence: said before"] += len(out)
         if kept := [one for i, one in enumerate(line) if i not in out]:
             lines.append(" ".join(kept))
             left += len(kept)

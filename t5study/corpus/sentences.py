@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from itertools import pairwise
 from typing import Literal
 
 Version = Literal["3.5", "3.9"]
@@ -108,7 +109,7 @@ def _broken(text: str, version: Version) -> Iterator[tuple[int, int]]:
 
 
 def _classic(text: str) -> Iterator[tuple[int, int, str]]:
-    """As the pattern \\S*[.?!] found them: the last candidate of each run without white space, the whole run its word."""
+    """As NLTK's \\S*[.?!] found them: the last candidate of each run without white space, and that run its word."""
     word = at = 0
     last: re.Match[str] | None = None
     for match in _CANDIDATE.finditer(text):
@@ -134,7 +135,7 @@ def _after_space(text: str, low: int, high: int) -> int:
 
 
 def _recent(text: str) -> Iterator[tuple[int, int, str]]:
-    """As NLTK finds them since 3.6.6: words are looked for backwards, and one that overlaps the last takes its place."""
+    """As NLTK finds them since 3.6.6: words are looked for backwards; one that overlaps the last takes its place."""
     word = at = 0
     last: re.Match[str] | None = None
     for match in _CANDIDATE.finditer(text):
@@ -161,7 +162,7 @@ def _context(text: str, word: int, match: re.Match[str]) -> tuple[int, int, str]
 def _ends_sentence(context: str) -> bool:
     """Whether any token but the last ends a sentence."""
     tokens = [token for line in context.split("\n") if line.strip() for token in _TOKEN.findall(line)]
-    return any(_breaks(token, after) for token, after in zip(tokens, tokens[1:], strict=False))
+    return any(_breaks(token, after) for token, after in pairwise(tokens))
 
 
 _remembered = lru_cache(maxsize=1 << 16)(_ends_sentence)
