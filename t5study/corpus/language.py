@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 
-import numba
 import numpy as np
 
 from t5study.corpus import language_loops, language_plain
@@ -25,19 +24,30 @@ _CHARACTERS = 10_000  # no more of a text is read
 _LEAST = 0.1  # a language with less is not named
 _LINK = re.compile("https?://[-_.?&~;+=/#0-9A-Za-z]{1,2076}")
 _HOST = re.compile("[-_0-9A-Za-z]{1,255}[-_.0-9A-Za-z]{1,255}")
+_COMPILED = hasattr(language_loops.probabilities, "py_func")  # numba may be told not to compile anything
 _BEFORE_AT = frozenset("-_.0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
 
 def identify(text: str) -> tuple[str, float]:
     """The most probable language ("en", "de", "zh-cn", ...; langdetect's 55) and its probability, as langdetect with
     seed 0 gives them; ("unknown", 0.0) for a text without a known letter or where nothing is likely."""
-    detector = _detector()
-    mean_L = _plain(text, detector) if numba.config.DISABLE_JIT else detector.probabilities(_prepared(text, detector))
+    known = tables()
+    text = _prepared(text, known)
+    mean_L = _loops().probabilities(text) if _COMPILED else language_plain.probabilities(text, known)
+    return _best(mean_L, known)
+
+
+def identify_plain(text: str) -> tuple[str, float]:
+    """`identify` without compiled loops, with the same answer: what it does itself where NUMBA_DISABLE_JIT is set."""
+    return _best(language_plain.probabilities(_prepared(text, tables()), tables()), tables())
+
+
+def _best(mean_L: np.ndarray | None, known: Tables) -> tuple[str, float]:
     if mean_L is None:
         return UNKNOWN, 0.0
     best = int(np.argmax(mean_L))
     probability = float(mean_L[best])
-    return (detector.known.languages[best], probability) if probability > _LEAST else (UNKNOWN, 0.0)
+    return (known.languages[best], probability) if probability > _LEAST else (UNKNOWN, 0.0)
 
 
 def is_english(text: str, threshold: float = 0.99) -> bool:
@@ -48,14 +58,13 @@ def is_english(text: str, threshold: float = 0.99) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class _Detector:
-    """Tables in the form that the compiled loops read, and their scratch."""
+class _Loops:
+    """Tables in the form that the compiled loops read."""
 
     known: Tables
     keys_H: np.ndarray
     rows_H: np.ndarray
     shift: np.uint64
-    marks: re.Pattern[str]
     stream: list[np.ndarray] = field(default_factory=lambda: [_stream(1 << 16)])
 
     def probabilities(self, text: str) -> np.ndarray | None:
@@ -78,29 +87,23 @@ def _stream(numbers: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _detector() -> _Detector:
+def _loops() -> _Loops:
     known = tables()
     bits = (2 * len(known.ngrams)).bit_length()
     keys_W = np.array([key_of(ngram) for ngram in known.ngrams], np.uint64)
     keys_H, rows_H, shift = np.zeros(1 << bits, np.uint64), np.zeros(1 << bits, np.int32), np.uint64(64 - bits)
     language_loops.fill_slots(keys_W, keys_H, rows_H, shift)
-    letters, marks = ("".join(sorted({pair[i] for pair in known.marks})) for i in (0, 1))
-    return _Detector(known, keys_H, rows_H, shift, re.compile(f"[{re.escape(letters)}][{re.escape(marks)}]"))
+    return _Loops(known, keys_H, rows_H, shift)
 
 
-def _plain(text: str, detector: _Detector) -> np.ndarray | None:
-    means = language_plain.probabilities(_prepared(text, detector), detector.known)
-    return None if means is None else np.array(means)
-
-
-def _prepared(text: str, detector: _Detector) -> str:
+def _prepared(text: str, known: Tables) -> str:
     """The characters that are read: no links, no addresses of mail, Vietnamese letters whole."""
     if "://" in text:
         text = _LINK.sub(" ", text)
     if "@" in text:
         text = _without_mail(text)
     if not text.isascii():
-        text = detector.marks.sub(lambda pair: detector.known.marks[pair[0]], text)
+        text = known.marked.sub(lambda pair: known.marks[pair[0]], text)
     return text[:_CHARACTERS]
 
 

@@ -15,7 +15,7 @@ from t5study.corpus.language_tables import Tables
 _TRIALS, _CERTAIN, _MOST_DRAWS = 7, 0.99999, 1000
 
 
-def probabilities(text: str, known: Tables) -> list[float] | None:
+def probabilities(text: str, known: Tables) -> np.ndarray | None:
     """The mean probability of each language, in the order of known.languages; None if the text has no known n-gram."""
     rows = [known.ngrams[ngram] for ngram in _ngrams(text, known) if ngram in known.ngrams]
     if not rows:
@@ -32,7 +32,7 @@ def probabilities(text: str, known: Tables) -> list[float] | None:
                 if chance_L.max() > _CERTAIN:
                     break
         means += chance_L / _TRIALS
-    return means.tolist()
+    return means
 
 
 def _ngrams(text: str, known: Tables) -> Iterator[str]:

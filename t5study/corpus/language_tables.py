@@ -7,6 +7,7 @@ takes for one another. Its files are data (profiles/*, utils/messages.properties
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -26,7 +27,8 @@ class Tables:
     """languages: sorted by name, (L,). rates_WL: how often an n-gram stands among a language's of its length, float64.
 
     ngrams: text -> row of rates_WL. plain_C: what a character counts as (a digit is a space, all Hangul are one).
-    capital_P: whether it is a capital, for the first two planes. marks: letter + combining mark -> Vietnamese letter.
+    capital_P: whether it is a capital, for the first two planes. marks: letter + combining mark -> Vietnamese letter;
+    marked finds them.
     """
 
     languages: tuple[str, ...]
@@ -35,6 +37,7 @@ class Tables:
     plain_C: np.ndarray
     capital_P: np.ndarray
     marks: dict[str, str]
+    marked: re.Pattern[str]
 
 
 @lru_cache(maxsize=1)
@@ -49,7 +52,10 @@ def tables() -> Tables:
         profiles = [json.loads((folder / "profiles" / name).read_text("utf-8")) for name in names]
         messages = _messages(folder / "utils" / "messages.properties")
         languages, rates_WL, ngrams = _rates(profiles)
-        return Tables(languages, rates_WL, ngrams, _plain(messages), _capitals(), _marks(messages))
+        marks = _marks(messages)
+        letters, after = ("".join(sorted({pair[i] for pair in marks})) for i in (0, 1))
+        marked = re.compile(f"[{re.escape(letters)}][{re.escape(after)}]")
+        return Tables(languages, rates_WL, ngrams, _plain(messages), _capitals(), marks, marked)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f"language: {folder}: found no readable profiles ({error!r}); install langdetect 1.0.9"
