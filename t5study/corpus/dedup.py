@@ -71,7 +71,7 @@ def _winners(keys_N2: np.ndarray, values_NW: np.ndarray, table_S: np.ndarray) ->
     return winner_N
 
 
-# --- a piece's rows, in buckets on disk -----------------------------------------------------------------------------
+# --- a piece's rows, in buckets on disk ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def stays(repeats: str, page_N: np.ndarray, winner_N: np.ndarray, wins_N: np.nda
     return at_home_N & alone_N[winner_N]
 
 
-# --- keys -----------------------------------------------------------------------------------------------------------
+# --- keys ---------------------------------------------------------------------------------------------------------
 
 
 def text_key(text: bytes) -> bytes:

@@ -63,9 +63,10 @@ class Local:
                 busy.add(ours)
         while busy:
             for ours in connection.wait(list(busy)):
+                assert isinstance(ours, connection.Connection)
                 done = _answer(ours, stage)
                 if waiting:
-                    ours.send((job, stage, waiting.pop()))  # pyright: ignore[reportAttributeAccessIssue]
+                    ours.send((job, stage, waiting.pop()))
                 else:
                     busy.discard(ours)
                 yield done

@@ -13,9 +13,7 @@ from t5study.ground.journal import duration
 class Pace:
     """A line on standard error at the end of a stage, and in between every `every` seconds."""
 
-    def __init__(
-        self, out: TextIO | None = None, every: float = 10.0, clock: Callable[[], float] = time.monotonic
-    ):
+    def __init__(self, out: TextIO | None = None, every: float = 10.0, clock: Callable[[], float] = time.monotonic):
         self.out, self.every, self.clock = out, every, clock
         self.stage = ""
 

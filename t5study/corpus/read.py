@@ -130,7 +130,9 @@ def _fetched(address: str) -> list[Path]:
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise UserError(f"{address!r}: needs the hub's client: pip install 't5study[hub]'; or give local files") from None
+        raise UserError(
+            f"{address!r}: needs the hub's client, pip install 't5study[hub]'; or give local files"
+        ) from None
     folder = Path(snapshot_download(f"{owner}/{name}", repo_type="dataset", allow_patterns=[pattern]))
     matched = [Path(one) for one in glob.glob(str(folder / pattern), recursive=True) if not os.path.isdir(one)]
     if not matched:

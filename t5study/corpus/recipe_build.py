@@ -30,7 +30,7 @@ from t5study.corpus.page import Drops, Page
 from t5study.corpus.read import find_files, read_file
 from t5study.corpus.recipes import Recipe, described, write_addresses
 from t5study.corpus.samples import merged
-from t5study.corpus.stages import STAGES, Input, Job, check_inputs, place, shares, tasks
+from t5study.corpus.stages import STAGES, Input, Job, place, shares, tasks
 from t5study.ground.errors import UserError
 from t5study.ground.store import publish, read_json, write_json, write_manifest
 
@@ -59,9 +59,7 @@ def build_recipe(
     if out.exists():
         raise UserError(f"{out}: exists already; delete it or choose another folder")
     engine, pace = engine or Local(), pace or Pace()
-    job = Job(
-        out.with_name(f".{out.name}.partial"), recipe, _inputs(patterns), seed, lengths, memory, rejects
-    )
+    job = Job(out.with_name(f".{out.name}.partial"), recipe, _inputs(patterns), seed, lengths, memory, rejects)
     _plan(job, shared=isinstance(engine, Share))
     try:
         for stage in STAGES:
@@ -82,7 +80,7 @@ def _run_stage(job: Job, stage: str, engine: Engine, pace: Pace) -> None:
         pace.done(done.pages, done.bytes)
     pace.close()
     if stage == "finish":
-        check_inputs(job.inputs)
+        _check_inputs(job.inputs)
         _something_remains(job)
 
 
@@ -128,6 +126,17 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         except PermissionError:
             continue
+
+
+def _check_inputs(inputs: Sequence[Input]) -> None:
+    """UserError if a file is no longer what it was."""
+    for one in inputs:
+        try:
+            status = one.path.stat()
+        except OSError:
+            raise UserError(f"{one.path}: was deleted while the corpus was built; put it back") from None
+        if (status.st_size, status.st_mtime_ns) != (one.size, one.changed):
+            raise UserError(f"{one.path}: was changed while the corpus was built; delete the build and begin again")
 
 
 def _facts(job: Job, stage: str) -> list[dict[str, Any]]:
@@ -218,7 +227,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-# --- what it will cost ----------------------------------------------------------------------------------------------------
+# --- what it will cost --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -280,6 +289,7 @@ def _ratio(path: Path) -> float:
     """How many times a file unpacks, from its first quarter of a megabyte."""
     if path.suffix.lower() == ".gz":
         from isal import isal_zlib
+        from isal.igzip_lib import IsalError
 
         with open(path, "rb") as file:
             head, size = file.read(1 << 18), 0
@@ -287,7 +297,7 @@ def _ratio(path: Path) -> float:
             member = isal_zlib.decompressobj(31)
             try:
                 size += len(member.decompress(head))
-            except isal_zlib.error:
+            except IsalError:
                 break
             head = member.unused_data
         return max(1.0, size / min(1 << 18, max(path.stat().st_size, 1)))

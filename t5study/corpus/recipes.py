@@ -141,7 +141,7 @@ def make_recipe(
 
 NAMES = ("c4", "unfiltered", "realnews", "webtext", "wikipedia", "own")
 
-# --- lists that the user brings --------------------------------------------------------------------------------------
+# --- lists that the user brings -----------------------------------------------------------------------------------
 
 
 def _listed(paths: Sequence[Path]) -> Listed:
@@ -229,7 +229,7 @@ def _suffixes() -> Any:
     return tldextract.TLDExtract(cache_dir=None, suffix_list_urls=(), fallback_to_snapshot=True)
 
 
-# --- sizes and mixtures ----------------------------------------------------------------------------------------------
+# --- sizes and mixtures -------------------------------------------------------------------------------------------
 
 # Table 9: the first so many tokens of C4, and how often 2**35 tokens of pre-training go through them.
 TRUNCATED = {2**29: 64, 2**27: 256, 2**25: 1024, 2**23: 4096}
@@ -266,10 +266,6 @@ def mixed(sources: Sequence[Iterable[str]], parts: Sequence[int], characters: in
 
 def described(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain JSON, for a manifest."""
-    fields = {
-        name: getattr(recipe, name) for name in ("name", "clean", "dedup", "one_url", "capped")
-    }
-    lists = {
-        name: listed.digest for name in ("sites", "addresses") if (listed := getattr(recipe, name)) is not None
-    }
+    fields = {name: getattr(recipe, name) for name in ("name", "clean", "dedup", "one_url", "capped")}
+    lists = {name: listed.digest for name in ("sites", "addresses") if (listed := getattr(recipe, name)) is not None}
     return json.loads(json.dumps({**fields, "profile": vars(recipe.profile), **lists}))

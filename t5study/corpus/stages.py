@@ -10,8 +10,8 @@
 Nothing passes between tasks but what lies on disk, so they run in one process, in many, on many machines that share a
 folder, in any order within a stage; a killed task leaves nothing behind that is believed.
 
-Memory of a task: `read`, `spans` and `finish` hold a piece (PIECE_CHARACTERS of text, PIECE_SPANS spans of 60 bytes, at most); `urls`
-and `least` a range (Job.memory); `write` a share (SHARE characters). Under 1 GB each as they stand.
+Memory of a task: `read`, `spans` and `finish` hold a piece (pieces.py: at most 2**27 characters of text and 2**22 spans
+of 60 bytes); `urls` and `least` a range of hashes (Job.memory); `write` a share (SHARE characters).
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ import os
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,18 +34,15 @@ import xxhash
 
 from t5study.corpus import dedup
 from t5study.corpus.page import Drop, Drops, Page
+from t5study.corpus.pieces import PAGES, Piece, Table, as_bytes
 from t5study.corpus.read import read_file
 from t5study.corpus.recipes import Recipe, tester
 from t5study.corpus.samples import Samples
-from t5study.ground.errors import UserError
 from t5study.ground.store import digest_file, publish, read_json, write_json
 
 STAGES = ("read", "urls", "spans", "least", "finish", "write")
-PIECE_CHARACTERS, PIECE_SPANS, PIECE_PAGES = 1 << 27, 1 << 22, 1 << 20
 SHARE = 1 << 28  # characters of a documents-*.parquet
-_GROUP = 1 << 22  # characters of a row group: what a reader holds at a time
-_PAGES = pa.schema([(name, pa.large_string()) for name in ("text", "url", "timestamp", "language")])
-_DOCUMENTS = pa.schema([*_PAGES, ("order", pa.uint64()), ("held", pa.bool_())])
+_DOCUMENTS = pa.schema([*PAGES, ("order", pa.uint64()), ("held", pa.bool_())])
 SCHEMA = pa.schema([("text", pa.large_string()), ("url", pa.string()), ("timestamp", pa.string())])
 
 
@@ -152,14 +148,14 @@ def _sent(job: Job, rows: str) -> list[Path]:
     return [place(job, "spans", number) / "spans" for number in range(len(pieces(job)))]
 
 
-# --- read -----------------------------------------------------------------------------------------------------------
+# --- read ---------------------------------------------------------------------------------------------------------
 
 
 def _read(job: Job, task: int, work: Path) -> None:
     source, drops, counts = job.inputs[task], Drops(), Counter[str]()
     known, samples = tester(job.recipe, job.folder), Samples(job.rejects)
     number, read, characters = 0, 0, 0
-    piece = _Piece(job, work / "0000")
+    piece = Piece(job.recipe, work / "0000")
     for page in read_file(source.path, drops, job.lengths):
         read += 1
         characters += len(page.text)
@@ -171,7 +167,7 @@ def _read(job: Job, task: int, work: Path) -> None:
         if piece.full:
             piece.close()
             number += 1
-            piece = _Piece(job, work / f"{number:04d}")
+            piece = Piece(job.recipe, work / f"{number:04d}")
     piece.close()
     samples.write(work)
     write_json(
@@ -189,109 +185,7 @@ def _read(job: Job, task: int, work: Path) -> None:
     )
 
 
-class _Piece:
-    """A part of an input on its way to disk. counted: (page, name, how often) of every rule, so that what the rules
-    did to pages that lose their URL can be left out of the account."""
-
-    def __init__(self, job: Job, folder: Path):
-        folder.mkdir()
-        self.job, self.folder = job, folder
-        self.names: dict[str, int] = {}
-        self.counted: list[tuple[int, int, int]] = []
-        self.urls: list[bytes] = []
-        self.values: list[bytes] = []
-        self.kept: list[int] = []  # of each page its place among those kept, or -1
-        self.owners: list[bytes] = []  # of those kept
-        self.keys: list[bytes] = []
-        self.owned: list[int] = []  # of each key its place among those kept
-        self.characters = 0
-        self._texts = _Table(folder / "pages.parquet", _PAGES)
-
-    def add(self, page: Page, samples: Samples) -> None:
-        from t5study.corpus.rules_spans import windows
-        from t5study.corpus.rules_url import normalise_url
-
-        recipe, counts = self.job.recipe, Counter[str]()
-        if recipe.one_url:
-            self.urls.append(dedup.url_key(normalise_url(page.url, recipe.profile)))
-            self.values.append(_preference(page, recipe))
-        found = recipe.before(page, counts)
-        for name, count in counts.items():
-            self.counted.append((len(self.kept), self.names.setdefault(name, len(self.names)), count))
-        if isinstance(found, Drop):
-            samples.add(found.reason, page)
-            self.kept.append(-1)
-            return
-        at = len(self.owners)
-        self.kept.append(at)
-        self.owners.append(dedup.url_key(recipe.owner(page))[:8] + xxhash.xxh3_64_digest(_bytes(found.text)))
-        if recipe.dedup:
-            for span in windows(found.text, recipe.profile):
-                self.keys.append(dedup.text_key(_bytes(span)) if span else b"")
-                self.owned.append(at)
-        self.characters += len(found.text)
-        self._texts.add((found.text, found.url, found.timestamp, found.language), len(found.text))
-
-    @property
-    def full(self) -> bool:
-        return (
-            self.characters >= PIECE_CHARACTERS or len(self.keys) >= PIECE_SPANS or len(self.kept) >= PIECE_PAGES
-        )
-
-    def close(self) -> None:
-        self._texts.close()
-        np.save(self.folder / "kept.npy", np.array(self.kept, np.int32))
-        np.save(self.folder / "counted.npy", np.array(self.counted, np.int32).reshape(-1, 3))
-        write_json(self.folder / "names.json", list(self.names))
-        if self.job.recipe.one_url:
-            keys_P2, values_PW = dedup.as_keys(self.urls), dedup.as_keys(self.values, 6)
-            sent = dedup.send(self.folder / "urls", keys_P2, values_PW, winner_P := dedup.winners(keys_P2, values_PW))
-            np.save(self.folder / "url_place.npy", np.where(winner_P == np.arange(len(winner_P)), sent.place_N, -1))
-        if self.job.recipe.dedup:
-            np.save(self.folder / "owners.npy", dedup.as_keys(self.owners))
-            np.save(self.folder / "keys.npy", dedup.as_keys([key or bytes(16) for key in self.keys]))
-            np.save(self.folder / "compared.npy", np.array([bool(key) for key in self.keys], bool))
-            np.save(self.folder / "owned.npy", np.array(self.owned, np.int32))
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _preference(page: Page, recipe: Recipe) -> bytes:
-    """48 bytes, least for the page that its URL keeps: the newest, or the one with the largest md5 of its text. Where
-    the official code takes whichever comes last, ours takes the latter, so that it is always the same."""
-    date = _bytes(page.timestamp)[:24].ljust(24, b"\0")
-    text = dedup.url_key(page.text) + xxhash.xxh3_64_digest(_bytes(page.url))
-    first, second = (date, text) if recipe.profile.same_url == "newest" else (text, date)
-    return bytes(255 - byte for byte in first + second)
-
-
-class _Table:
-    """A parquet file that is written a row group at a time."""
-
-    def __init__(self, path: Path, schema: pa.Schema):
-        self.schema, self.rows, self.characters = schema, [], 0
-        self.writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
-
-    def add(self, row: tuple[Any, ...], characters: int) -> None:
-        self.rows.append(row)
-        self.characters += characters
-        if self.characters >= _GROUP:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.rows:
-            columns = [pa.array(column, field.type) for column, field in zip(zip(*self.rows, strict=True), self.schema)]
-            self.writer.write_table(pa.table(columns, schema=self.schema))
-        self.rows, self.characters = [], 0
-
-    def close(self) -> None:
-        self.flush()
-        self.writer.close()
-
-
-# --- urls, spans, least: who wins --------------------------------------------------------------------------------------
+# --- urls, spans, least: who wins ---------------------------------------------------------------------------------
 
 
 def _reduce(rows: str, job: Job, task: int, work: Path) -> None:
@@ -333,7 +227,7 @@ def _spans(job: Job, task: int, work: Path) -> None:
     write_json(work / "done.json", {"pages": len(row_N), "bytes": 0})
 
 
-# --- finish -----------------------------------------------------------------------------------------------------------
+# --- finish -------------------------------------------------------------------------------------------------------
 
 
 def _gone(job: Job, number: int, piece: Path) -> Callable[[int], set[int]]:
@@ -385,10 +279,10 @@ def _finish(job: Job, task: int, work: Path) -> None:
             samples.add(found.reason, before)
             continue
         held = recipe.profile.validation and is_validation(normalise_url(found.url, recipe.profile))
-        order = xxhash.xxh3_64_intdigest(_bytes(found.text), seed=job.seed)
+        order = xxhash.xxh3_64_intdigest(as_bytes(found.text), seed=job.seed)
         documents.append((order, found.text, found.url, found.timestamp, found.language, held))
     documents.sort()
-    table = _Table(work / "documents.parquet", _DOCUMENTS)
+    table = Table(work / "documents.parquet", _DOCUMENTS)
     for order, text, url, timestamp, language, held in documents:
         table.add((text, url, timestamp, language, order, held), len(text))
     table.close()
@@ -414,7 +308,7 @@ def _pages(path: Path) -> Iterator[Page]:
                 yield Page(**row)
 
 
-# --- write --------------------------------------------------------------------------------------------------------------
+# --- write --------------------------------------------------------------------------------------------------------
 
 
 def shares(job: Job) -> int:
@@ -439,7 +333,7 @@ def _write(job: Job, task: int, work: Path) -> None:
     rows.sort()
     lengths, languages = Counter[int](), Counter[str]()
     if rows:
-        table = _Table(work / "documents.parquet", SCHEMA)
+        table = Table(work / "documents.parquet", SCHEMA)
         for _, text, url, timestamp, language in rows:
             table.add((text, url, timestamp), len(text))
             lengths[len(text).bit_length()] += 1
@@ -458,14 +352,3 @@ _STAGES: dict[str, Callable[[Job, int, Path], None]] = {
     "finish": _finish,
     "write": _write,
 }
-
-
-def check_inputs(inputs: Sequence[Input]) -> None:
-    """UserError if a file is no longer what it was."""
-    for one in inputs:
-        try:
-            status = one.path.stat()
-        except OSError:
-            raise UserError(f"{one.path}: was deleted while the corpus was built; put it back") from None
-        if (status.st_size, status.st_mtime_ns) != (one.size, one.changed):
-            raise UserError(f"{one.path}: was changed while the corpus was built; delete the build and begin again")

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from isal import isal_zlib
+from isal.igzip_lib import IsalError
 
 from t5study.corpus.page import Drops, Page
-from t5study.ground.errors import UserError
 
 RECORD = 1 << 24  # bytes of a record; Common Crawl cuts a page at 1 MiB
 RATIO = 200  # a page packs 3 to 10 times; a bomb 1,000
@@ -34,6 +34,8 @@ _NOT_TEXT = ("WARC", "CONTENT-", "Content-")
 _RECORD_BEGINS = re.compile(rb"(?:\A|\n)WARC/1\.[01]\r?\n")
 _HEADER_ENDS = re.compile(rb"\r?\n\r?\n")
 
+Record = tuple[str, dict[str, str], bytes]  # where it stands, its header with lower-case names, its body
+
 
 def read_web(path: Path, drops: Drops, lengths: bool = False) -> Iterator[Page]:
     """Pages of a .wet or .warc file, in its order. `lengths`: read a WET by Content-Length (a WARC always is).
@@ -43,10 +45,12 @@ def read_web(path: Path, drops: Drops, lengths: bool = False) -> Iterator[Page]:
     """
     blocks = _blocks(path, drops)
     if ".warc" in path.name.lower() and ".wet" not in path.name.lower():
-        yield from _archive_pages(path, blocks, drops)
+        from t5study.corpus.html import archive_pages
+
+        yield from archive_pages(path, records(path, blocks, drops), drops)
     elif lengths:
-        for at, header, body in _records(path, blocks, drops):
-            if header.get("warc-type") == "conversion" and (page := _converted(header, body, at, drops)):
+        for at, header, body in records(path, blocks, drops):
+            if header.get("warc-type") == "conversion" and (page := converted(header, body, at, drops)):
                 yield page
     else:
         for at, record in _between_marks(path, blocks, drops):
@@ -54,7 +58,7 @@ def read_web(path: Path, drops: Drops, lengths: bool = False) -> Iterator[Page]:
                 yield page
 
 
-# --- bytes ------------------------------------------------------------------------------------------------------
+# --- bytes --------------------------------------------------------------------------------------------------------
 
 
 def _blocks(path: Path, drops: Drops) -> Iterator[bytes | None]:
@@ -91,7 +95,7 @@ def _members(path: Path, file: Any, drops: Drops) -> Iterator[bytes | None]:
                 continue
         try:
             out = member.decompress(waiting, 1 << 20)
-        except isal_zlib.error:
+        except IsalError:
             drops.add("damaged gzip member", str(path))
             yield None
             at = waiting.find(_MAGIC, 1)
@@ -109,7 +113,7 @@ def _members(path: Path, file: Any, drops: Drops) -> Iterator[bytes | None]:
         yield None
 
 
-# --- lines, as the official code reads -------------------------------------------------------------------------------
+# --- lines, as the official code reads ----------------------------------------------------------------------------
 
 
 def _between_marks(path: Path, blocks: Iterator[bytes | None], drops: Drops) -> Iterator[tuple[str, bytes]]:
@@ -191,12 +195,10 @@ def _kept_lines(text: str, found: dict[str, str]) -> list[str]:
     return kept
 
 
-# --- lengths, as the standard says -----------------------------------------------------------------------------------
+# --- lengths, as the standard says --------------------------------------------------------------------------------
 
 
-def _records(
-    path: Path, blocks: Iterator[bytes | None], drops: Drops
-) -> Iterator[tuple[str, dict[str, str], bytes]]:
+def records(path: Path, blocks: Iterator[bytes | None], drops: Drops) -> Iterator[Record]:
     """(where, header with lower-case names, body) of every record. A record is believed if another one, or the end of
     the file, follows it: a wrong length then costs one record."""
     held, number, ended, broken = bytearray(), -1, False, False
@@ -224,7 +226,7 @@ def _records(
         del held[: begins.end()]
         number += 1
         where = f"record {number} of {path}"
-        header = _header(held, fill)
+        header = header_of(held, fill)
         if header is None:
             drops.add("record with a bad header", where)
             continue
@@ -247,7 +249,7 @@ def _records(
         del held[:at]
 
 
-def _header(held: bytearray, fill: Any) -> tuple[dict[str, str], int] | None:
+def header_of(held: bytearray, fill: Any) -> tuple[dict[str, str], int] | None:
     """A record's or a response's header and where its body begins. None if it is none, or does not end."""
     size = 1 << 10
     while not (ends := _HEADER_ENDS.search(held, 0, HEADER)):
@@ -265,7 +267,7 @@ def _header(held: bytearray, fill: Any) -> tuple[dict[str, str], int] | None:
     return fields, ends.end()
 
 
-def _converted(header: dict[str, str], body: bytes, where: str, drops: Drops) -> Page | None:
+def converted(header: dict[str, str], body: bytes, where: str, drops: Drops) -> Page | None:
     url = header.get("warc-target-uri", "").strip("<>")
     try:
         text = body.decode("utf-8-sig").strip()
@@ -276,100 +278,3 @@ def _converted(header: dict[str, str], body: bytes, where: str, drops: Drops) ->
         drops.add(reason, where)
         return None
     return Page(text, url, header.get("warc-date", ""), header.get("warc-identified-content-language", ""))
-
-
-# --- WARC: the page as the server sent it ------------------------------------------------------------------------------
-
-
-def _archive_pages(path: Path, blocks: Iterator[bytes | None], drops: Drops) -> Iterator[Page]:
-    """The text of HTML and plain-text responses. Not Common Crawl's own converter, so not its WET to the letter."""
-    try:
-        from resiliparse.extract.html2text import extract_plain_text
-        from resiliparse.parse.encoding import bytes_to_str, detect_encoding
-    except ImportError:
-        raise UserError(
-            f"{path}: HTML out of a WARC needs the package resiliparse: pip install 't5study[warc]'; or give WET files"
-        ) from None
-    for where, header, body in _records(path, blocks, drops):
-        kind, url = header.get("warc-type"), header.get("warc-target-uri", "").strip("<>")
-        if kind == "conversion":
-            if page := _converted(header, body, where, drops):
-                yield page
-            continue
-        if kind not in ("response", "resource") or not url.startswith(("http://", "https://")):
-            continue
-        media, content = header.get("content-type", ""), body
-        if kind == "response":
-            answer = _answer(body)
-            if answer is None:
-                drops.add("response that is not whole", where)
-                continue
-            status, media, content = answer
-            if status != 200:
-                drops.add("response of another status", where)
-                continue
-        media = media.lower()
-        if not media.startswith(("text/html", "application/xhtml", "text/plain")):
-            drops.add("response of another kind", where)
-            continue
-        text = bytes_to_str(content, _charset(media, content) or detect_encoding(content), errors="replace")
-        if not media.startswith("text/plain"):
-            text = extract_plain_text(text, main_content=False, alt_texts=False, links=False)
-        if text := text.replace("\0", "").strip():
-            yield Page(text, url, header.get("warc-date", ""))
-        else:
-            drops.add("without text", where)
-
-
-def _charset(media: str, content: bytes) -> str:
-    """The character set that the server or the page names, if there is such a one."""
-    named = re.search(r"charset=[\"']?([\w.:-]+)", media) or re.search(
-        r"<meta[^>]{0,200}charset=[\"']?([\w.:-]+)", content[:4096].decode("latin-1"), re.IGNORECASE
-    )
-    try:
-        return "" if named is None else _codec(named[1])
-    except LookupError:
-        return ""
-
-
-def _codec(name: str) -> str:
-    import codecs
-
-    codec = codecs.lookup(name).name
-    return "windows-1252" if codec in ("iso8859-1", "ascii") else codec  # as browsers read it
-
-
-def _answer(body: bytes) -> tuple[int, str, bytes] | None:
-    """(status, media type, content) of an HTTP answer. None if it is none, or what it packs does not unpack."""
-    first, _, rest = body.partition(b"\n")
-    status = re.match(rb"HTTP/[\d.]+ (\d{3})", first)
-    header = _header(bytearray(rest), lambda size: len(rest) >= size) if status else None
-    if status is None or header is None:
-        return None
-    fields, at = header
-    content = rest[at:]
-    if "chunked" in fields.get("transfer-encoding", "").lower():
-        content = _unchunked(content)
-    packing = fields.get("content-encoding", "").lower()
-    if packing in ("gzip", "x-gzip", "deflate") and content[:2] == b"\x1f\x8b":
-        try:
-            content = isal_zlib.decompressobj(31).decompress(content, RECORD)
-        except isal_zlib.error:
-            return None
-    elif packing == "br":
-        return None
-    return int(status[1]), fields.get("content-type", ""), content
-
-
-def _unchunked(content: bytes) -> bytes:
-    """The chunks of a body put together. One that is not chunked, whatever its header says, stays as it is."""
-    parts, at = [], 0
-    while size := re.compile(rb"([0-9a-fA-F]{1,8})[^\n]{0,80}\n").match(content, at):
-        count = int(size[1], 16)
-        if not count:
-            return b"".join(parts)
-        parts.append(content[size.end() : size.end() + count])
-        at = size.end() + count
-        while content[at : at + 1] in (b"\r", b"\n"):
-            at += 1
-    return b"".join(parts) if parts else content

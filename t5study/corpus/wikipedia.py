@@ -34,9 +34,7 @@ def read_dump(path: Path, drops: Drops) -> Iterator[Page]:
     try:
         import mwparserfromhell
     except ImportError:
-        raise UserError(
-            f"{path}: reading a wiki's dump needs mwparserfromhell: pip install 't5study[wiki]'"
-        ) from None
+        raise UserError(f"{path}: reading a wiki's dump needs mwparserfromhell: pip install 't5study[wiki]'") from None
     base = "https://en.wikipedia.org/wiki/"
     for name, fields in _elements(path, drops):
         if name == "base":
@@ -69,7 +67,8 @@ def _elements(path: Path, drops: Drops) -> Iterator[tuple[str, dict[str, str]]]:
                 return
             parser.feed(block)
             unfinished += len(block)
-            for event, element in parser.read_events():
+            for event, element in parser.read_events():  # pyright: ignore[reportAssignmentType]
+                assert isinstance(element, ElementTree.Element)
                 name = element.tag.rpartition("}")[2]
                 if event == "start":
                     root = element if root is None else root
