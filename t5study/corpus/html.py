@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from isal import isal_zlib
-from isal.igzip_lib import IsalError
 
 from t5study.corpus.page import Drops, Page
-from t5study.corpus.web import RECORD, Record, converted, header_of
+from t5study.corpus.web import DAMAGED, RECORD, Record, converted, header_of
 from t5study.ground.errors import UserError
 
 
@@ -86,7 +85,7 @@ def _answer(body: bytes) -> tuple[int, str, bytes] | None:
     if packing in ("gzip", "x-gzip", "deflate") and content[:2] == b"\x1f\x8b":
         try:
             content = isal_zlib.decompressobj(31).decompress(content, RECORD)
-        except IsalError:
+        except DAMAGED:
             return None
     elif packing == "br":
         return None

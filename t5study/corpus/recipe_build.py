@@ -289,7 +289,8 @@ def _ratio(path: Path) -> float:
     """How many times a file unpacks, from its first quarter of a megabyte."""
     if path.suffix.lower() == ".gz":
         from isal import isal_zlib
-        from isal.igzip_lib import IsalError
+
+        from t5study.corpus.web import DAMAGED
 
         with open(path, "rb") as file:
             head, size = file.read(1 << 18), 0
@@ -297,7 +298,7 @@ def _ratio(path: Path) -> float:
             member = isal_zlib.decompressobj(31)
             try:
                 size += len(member.decompress(head))
-            except IsalError:
+            except DAMAGED:
                 break
             head = member.unused_data
         return max(1.0, size / min(1 << 18, max(path.stat().st_size, 1)))
