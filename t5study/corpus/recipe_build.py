@@ -157,7 +157,8 @@ def _counts(job: Job) -> Counter[str]:
 def _something_remains(job: Job) -> None:
     if not any(facts["pages"] - facts["held"] for facts in _facts(job, "finish")):
         counts = _counts(job)
-        told = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(8) if reason != "line: kept")
+        pages = [(reason, count) for reason, count in counts.most_common() if not reason.startswith("line: ")]
+        told = ", ".join(f"{count:,} {reason}" for reason, count in pages[:8])
         shutil.rmtree(job.folder)
         raise UserError(f"corpus: no document remains ({told or 'none was read'}); give other files or another recipe")
 
