@@ -8,7 +8,14 @@ from pathlib import Path
 
 from t5study.corpus.page import Page
 
-SUBJECTS = ["the river", "a careful gardener", "our old neighbour", "this small museum", "the night train", "every baker in town"]
+SUBJECTS = [
+    "the river",
+    "a careful gardener",
+    "our old neighbour",
+    "this small museum",
+    "the night train",
+    "every baker in town",
+]
 VERBS = ["follows", "remembers", "describes", "avoids", "repairs", "brings back", "never mentions", "slowly changes"]
 OBJECTS = ["the road to the harbour", "a letter from the north", "what the children planted", "the colour of the roof"]
 WHENS = ["in the early spring", "after a long day of work", "before anyone else is awake", "when the market closes"]

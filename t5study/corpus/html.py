@@ -84,7 +84,9 @@ def _answer(body: bytes) -> tuple[int, str, bytes] | None:
     packing = fields.get("content-encoding", "").lower()
     if packing in ("gzip", "x-gzip", "deflate") and content[:2] == b"\x1f\x8b":
         try:
-            content = isal_zlib.decompressobj(31).decompress(content, RECORD)
+            packed, content = content, isal_zlib.decompressobj(31).decompress(content, RECORD)
+            if packed and not content:
+                return None
         except DAMAGED:
             return None
     elif packing == "br":

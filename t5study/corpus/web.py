@@ -32,7 +32,7 @@ _MARK = b"WARC/1.0"
 _URL, _DATE, _LANGUAGE = "WARC-Target-URI:", "WARC-Date:", "WARC-Identified-Content-Language:"
 _NOT_TEXT = ("WARC", "CONTENT-", "Content-")
 _RECORD_BEGINS = re.compile(rb"(?:\A|\n)WARC/1\.[01]\r?\n")
-_HEADER_ENDS = re.compile(rb"\r?\n\r?\n")
+_HEADER_ENDS = re.compile(rb"\r?\n\r?\n|(?:\A|\n)WARC/1\.")  # at a blank line; at the next record it is none
 
 Record = tuple[str, dict[str, str], bytes]  # where it stands, its header with lower-case names, its body
 
@@ -257,7 +257,7 @@ def header_of(held: bytearray, fill: Any) -> tuple[dict[str, str], int] | None:
         if size > 4 * HEADER or not fill(size):
             ends = _HEADER_ENDS.search(held, 0, HEADER)
             break
-    if not ends:
+    if not ends or ends[0].endswith(b"."):
         return None
     fields: dict[str, str] = {}
     for line in held[: ends.start()].decode("utf-8", "replace").splitlines():
