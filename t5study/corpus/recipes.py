@@ -61,7 +61,7 @@ class Recipe:
     addresses: Listed | None = None
 
     def admits(self, page: Page, known: Callable[[Page], str]) -> str:
-        """Why a page plays no part at all, or "". known: the test of the lists (`tester`)."""
+        """Why a page plays no part at all, or "". known: the test of the lists (`by_lists`)."""
         from t5study.corpus.rules import is_too_long
 
         if self.capped and is_too_long(page.text, self.profile):
@@ -191,7 +191,7 @@ def write_addresses(listed: Listed, path: Path) -> None:
     np.save(path, np.sort(np.frombuffer(b"".join(keys), ">u8").astype(np.uint64)))
 
 
-def tester(recipe: Recipe, folder: Path) -> Callable[[Page], str]:
+def by_lists(recipe: Recipe, folder: Path) -> Callable[[Page], str]:
     """The test of a recipe's lists: why a page is on none, or "". folder: where addresses.npy lies."""
     from t5study.corpus.rules_url import normalise_url
 

@@ -36,7 +36,7 @@ from t5study.corpus import dedup
 from t5study.corpus.page import Drop, Drops, Page
 from t5study.corpus.pieces import PAGES, Piece, Table, as_bytes
 from t5study.corpus.read import read_file
-from t5study.corpus.recipes import Recipe, tester
+from t5study.corpus.recipes import Recipe, by_lists
 from t5study.corpus.samples import Samples
 from t5study.ground.store import digest_file, publish, read_json, write_json
 
@@ -153,7 +153,7 @@ def _sent(job: Job, rows: str) -> list[Path]:
 
 def _read(job: Job, task: int, work: Path) -> None:
     source, drops, counts = job.inputs[task], Drops(), Counter[str]()
-    known, samples = tester(job.recipe, job.folder), Samples(job.rejects)
+    known, samples = by_lists(job.recipe, job.folder), Samples(job.rejects)
     number, read, characters = 0, 0, 0
     piece = Piece(job.recipe, work / "0000")
     for page in read_file(source.path, drops, job.lengths):
