@@ -1,4 +1,4 @@
-"""Builds of recipes: equal bytes however pages are dealt out and whoever runs the tasks, kills, and plain restatements."""
+"""Builds of recipes: equal bytes however pages are dealt out, whoever runs the tasks, and whatever is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from web_pages import pages, record, write_shards, write_wet
+from wet_pages import pages, record, write_shards, write_wet
 
 from t5study.corpus import dedup, pieces, stages
 from t5study.corpus.build import read_documents
@@ -64,7 +64,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {profile: folder / profile for profile in ("paper", "3.1.0")}
 
 
-# --- equal to the rules said plainly ----------------------------------------------------------------------------------
+# --- equal to the rules said plainly ------------------------------------------------------------------------------
 
 
 def plainly(made: list[Page], profile_name: str) -> list[tuple[str, str]]:
@@ -88,9 +88,9 @@ def plainly(made: list[Page], profile_name: str) -> list[tuple[str, str]]:
         keys = windows(page.text, profile)
         owned = [owners[key] == owner_key(names[url]) for key in keys]
         found: Page | Drop = without(page, lost(keys, owned, profile), profile)
-        if isinstance(found, Page) and isinstance(found := finish(found, profile), Page):
-            if not (profile.validation and is_validation(url)):
-                documents.append((found.url, found.text))
+        found = finish(found, profile) if isinstance(found, Page) else found
+        if isinstance(found, Page) and not (profile.validation and is_validation(url)):
+            documents.append((found.url, found.text))
     return sorted(documents)
 
 
@@ -111,7 +111,7 @@ def test_a_build_is_what_the_rules_say_plainly(profile: str, tmp_path: Path):
     assert counts["sentence: said before" if profile == "paper" else "line: said before"] > 50
 
 
-# --- equal however it is done -------------------------------------------------------------------------------------------
+# --- equal however it is done -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("profile", ["paper", "3.1.0"])
@@ -175,7 +175,7 @@ def test_engines_by_name():
             parse_engine(words, 1)
 
 
-# --- kills ----------------------------------------------------------------------------------------------------------------
+# --- kills --------------------------------------------------------------------------------------------------------
 
 _BUILD = """
 import sys
@@ -186,7 +186,8 @@ from t5study.corpus.recipe_build import build_recipe
 from t5study.corpus.recipes import make_recipe
 if __name__ == "__main__":
     pieces.PAGES_MOST = 40
-    build_recipe(make_recipe("own", "paper", skip=["language"]), [sys.argv[1]], Path(sys.argv[2]), Local(int(sys.argv[3])))
+    recipe = make_recipe("own", "paper", skip=["language"])
+    build_recipe(recipe, [sys.argv[1]], Path(sys.argv[2]), Local(int(sys.argv[3])))
 """
 
 
@@ -238,7 +239,7 @@ def test_builds_killed_at_twenty_points_end_with_the_same_bytes(built: dict[str,
         killed += _killing(tmp_path / str(seed), seed, 1 + seed % 2, wanted)
 
 
-# --- what a user can do wrong ---------------------------------------------------------------------------------------------
+# --- what a user can do wrong -------------------------------------------------------------------------------------
 
 
 def test_another_builds_beginning_is_not_gone_on_with(tmp_path: Path):
@@ -316,7 +317,7 @@ def test_an_estimate_is_near_what_is_there(tmp_path: Path):
     assert cost.disk > 0
 
 
-# --- recipes --------------------------------------------------------------------------------------------------------------
+# --- recipes ------------------------------------------------------------------------------------------------------
 
 
 def test_unfiltered_keeps_lines_and_copies(tmp_path: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from shared_data import SHARED
-from web_pages import pages, write_shards
+from wet_pages import pages, write_shards
 
 from t5study.corpus.build import read_documents
 from t5study.corpus.page import Drops, Page

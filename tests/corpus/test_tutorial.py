@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from web_pages import pages, write_shards
+from wet_pages import pages, write_shards
 
 from t5study.__main__ import main
 
