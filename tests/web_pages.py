@@ -1,3 +1,4 @@
+# ruff: noqa: E501  tables of words
 """Web pages of our own making, as a crawl has them: menus, prose, notices, code, repeats, in twenty-one languages.
 
 Every sentence is strung together from the words below, so no text of others is in here. What trips rules and splitters
@@ -36,7 +37,29 @@ TONGUES = {
     "ja": "これは それは あります しました 東京 日本語 新しい 時間 人々 水 家 毎日 生活 今 いつも 大きい 小さい です ます そして しかし について という ことが できる 思います 会社 学校",
     "vi": "và của là có không được cho một trong với các người này đã khi những từ đến cũng như để nhưng về sẽ năm thành phố nước nhà ngày cuộc sống ở đâu bây giờ luôn giữa lớn nhỏ mới rất nhiều thế giới thời gian",
 }  # fmt: skip
-_CLOSES = [".", ".", ".", ".", ".", "!", "?", ".", '."', '"', ".)", "...", "…", ".”", ":", "", ",", ";", "!!", "?!", ". . ."]
+_CLOSES = [
+    ".",
+    ".",
+    ".",
+    ".",
+    ".",
+    "!",
+    "?",
+    ".",
+    '."',
+    '"',
+    ".)",
+    "...",
+    "…",
+    ".”",
+    ":",
+    "",
+    ",",
+    ";",
+    "!!",
+    "?!",
+    ". . .",
+]
 _INSIDE = ["Dr. Smith", "e.g. this", "U.S. law", "J. R. Brown", "No. 5", "3.14", "at 5 p.m. sharp", "Inc. said", "St. Mary's",
            "on 12. May", "1,000 of them", "(see p. 7)", "etc. and so on", "wait ... what", "--", "[1]", "[12]", "[edit]", "Mr. and Mrs. Hill",
            "[citation needed]", "a.m. The", "vs. him", "“quoted.” He", '"Stop!" she', "it.The", "end.[3] Then", "v1.2.3", "I. The", "J. S. Bach"]  # fmt: skip
@@ -60,7 +83,10 @@ def sentence(chance: random.Random, words: Sequence[str], odd: float = 0.2) -> s
     if chance.random() < odd:
         told.insert(chance.randint(0, len(told)), chance.choice(_INSIDE))
     if chance.random() < odd / 4:
-        told.insert(chance.randint(0, len(told)), chance.choice(["\u00a0", "x" * chance.choice([900, 1001, 1500]), "İ", "\u200b", "ΑΣ"]))
+        told.insert(
+            chance.randint(0, len(told)),
+            chance.choice(["\u00a0", "x" * chance.choice([900, 1001, 1500]), "İ", "\u200b", "ΑΣ"]),
+        )
     first = told[0][:1].upper() + told[0][1:] if chance.random() < 0.9 else told[0]
     return " ".join([first, *told[1:]]) + (chance.choice(_CLOSES) if chance.random() < odd * 3 else ".")
 
@@ -104,7 +130,9 @@ def pages(count: int, seed: int = 0) -> list[Page]:
         made.append(Page(text, url, time))
         if chance.random() < 0.05:
             again = chance.choice(made)
-            made.append(Page(again.text if chance.random() < 0.5 else text, chance.choice([again.url, again.url + "/"]), time))
+            made.append(
+                Page(again.text if chance.random() < 0.5 else text, chance.choice([again.url, again.url + "/"]), time)
+            )
     return made[:count]
 
 
@@ -112,6 +140,18 @@ def _with_bad_word(chance: random.Random, words: Sequence[str]) -> str:
     """A line with an entry of the list in it: alone, inside a word, at the beginning, before a digit or a letter like é."""
     entry = chance.choice(english().entries)
     told = sentence(chance, words, 0.0).split(" ")
-    planted = chance.choice([entry, entry.upper(), f"x{entry}", f"{entry}s", f"({entry})", f"{entry}1", f"é{entry}", f"_{entry}", f"{entry}-"])
+    planted = chance.choice(
+        [
+            entry,
+            entry.upper(),
+            f"x{entry}",
+            f"{entry}s",
+            f"({entry})",
+            f"{entry}1",
+            f"é{entry}",
+            f"_{entry}",
+            f"{entry}-",
+        ]
+    )
     told.insert(chance.choice([0, len(told) // 2, len(told)]), planted)
     return " ".join(told) + chance.choice(["", "."])

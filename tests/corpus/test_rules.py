@@ -56,7 +56,10 @@ def test_only_four_marks_end_a_line(end: str):
 
 
 def test_citation_marks_go_and_the_space_before_the_last_takes_its_line_along():
-    assert cleaned(f"{THREE}\nThis[1] was[] said[edit] long ago[citation needed].[23]") == f"{THREE}\nThis was said long ago."
+    assert (
+        cleaned(f"{THREE}\nThis[1] was[] said[edit] long ago[citation needed].[23]")
+        == f"{THREE}\nThis was said long ago."
+    )
     assert cleaned(f"{THREE}\nThis was said a long time ago. [3]") == THREE
     assert cleaned(f"{THREE}\nThis [sic] was said long ago.") == f"{THREE}\nThis [sic] was said long ago."
 
@@ -73,8 +76,8 @@ def test_what_drops_a_page_only_does_so_in_a_line_that_got_that_far():
 
 @pytest.mark.parametrize("line", [
     "Please enable JavaScript in your browser now.", "By going on you accept our Terms of Use.",
-    "Our PRIVACY POLICY is on another page.", "Have a look at the cookie policy.", "This very site uses cookies for you.",
-    "We tell about the use of cookies.", "We always use cookies for all this.", "We use coo\u212aies for all this, too.",
+    "Our PRIVACY POLICY is on another page.", "Have a look at the cookie policy.", "This very site uses cookies, too.",
+    "We tell about the use of cookies.", "We always use cookies for all this.", "We use coo\u212aies for all of it.",
 ])  # fmt: skip
 def test_notices_go_as_lines(line: str):
     assert cleaned(f"{THREE}\n{line}") == THREE
@@ -100,7 +103,11 @@ def test_lines_are_split_as_python_splits_them():
     assert cleaned("\x0b".join(THREE.split("\n"))) == cleaned("\u2028".join(THREE.split("\n"))) == THREE
 
 
-@given(st.lists(st.sampled_from([GOOD, *(part for page in pages(60, seed=5) for part in page.text.splitlines())]), max_size=12))
+@given(
+    st.lists(
+        st.sampled_from([GOOD, *(part for page in pages(60, seed=5) for part in page.text.splitlines())]), max_size=12
+    )
+)
 def test_a_page_at_once_is_the_page_line_by_line(lines: list[str]):
     text = "\n".join(lines)
     for profile in PROFILES.values():
@@ -129,7 +136,9 @@ def test_bad_words_drop_a_page_where_the_profile_looks_for_them(profile: Profile
     assert goes("They went on a boojum hunt out there.")
     assert goes("They said the (snark) was out there.")
     assert not goes("They said the snarks were out there.")
-    assert goes("Snark was what they looked for there.") is not old  # the first word of a line: missed by the old pattern
+    assert (
+        goes("Snark was what they looked for there.") is not old
+    )  # the first word of a line: missed by the old pattern
     assert goes("They found the snark2 over there, too.") is old  # digits are borders for it
     assert goes("They found the ésnark over there, too.") is old
     assert goes("They found the _snark_ over there, too.") is old
@@ -164,7 +173,11 @@ def test_urls():
     assert normalise_url("https://example.com/?reference=1") == "example.com"
     assert normalise_url("ftp://www.example.com/?x=1/") == "ftp://www.example.com/?x=1"
     held = [f"example.com/{i}" for i in range(5000) if is_validation(f"example.com/{i}")]
-    assert held == [f"example.com/{i}" for i in range(5000) if int(hashlib.md5(f"example.com/{i}".encode()).hexdigest(), 16) % 1000 == 0]
+    assert held == [
+        f"example.com/{i}"
+        for i in range(5000)
+        if int(hashlib.md5(f"example.com/{i}".encode()).hexdigest(), 16) % 1000 == 0
+    ]
     assert held
 
 

