@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import SHARED
 from web_pages import pages
@@ -103,6 +103,7 @@ def test_lines_are_split_as_python_splits_them():
     assert cleaned("\x0b".join(THREE.split("\n"))) == cleaned("\u2028".join(THREE.split("\n"))) == THREE
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([GOOD, *(part for page in pages(60, seed=5) for part in page.text.splitlines())]), max_size=12
@@ -251,3 +252,9 @@ def test_pages_that_the_hosted_c4_kept_are_kept_unchanged():
         page = finish(page, profile)
         assert not isinstance(page, Drop)
         assert page.text == row["text"]
+
+
+def test_no_other_letter_than_the_kelvin_sign_becomes_an_ascii_one_in_lower_case():
+    found = {chr(code) for code in range(0x80, 0x110000) if any(one < "\x80" for one in chr(code).lower())}
+    assert found == {"\u212a", "\u0130"}
+    assert "\u0130".lower() == "i\u0307"  # its dot keeps it from being part of any string that is looked for

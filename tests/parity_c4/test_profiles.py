@@ -1,6 +1,6 @@
 """Every profile against the official functions of its wheel: the same pages, the same text, byte for byte.
 
-Opt-in, since it installs the wheels (without their dependencies): `make parity-c4`. T5STUDY_C4_WHEELS is the folder with
+Opt-in, since it installs wheels (without their dependencies): `make parity-c4`. T5STUDY_C4_WHEELS is the folder with
 tfds-1.3.0, tfds-2.0.0, tfds-4.3.0, tfds-4.9.10, nltk-3.5 and nltk-3.9.1. What the official functions say is kept
 there, by digest of the pages and of oracle.py, so that a second run takes seconds.
 """
