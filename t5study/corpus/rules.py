@@ -199,13 +199,17 @@ def _at_once(text: str, profile: Profile, words: WordList | None, counts: Counte
         return None
     if words is not None and has_bad_word(left.lower(), profile, words):  # a newline is a border: this finds no fewer
         return None
-    counted = {"no end mark": unended, "too few words": short, "too long a word": long}
+    script = policy = 0
     if b"javascript" in lowered:
-        lines, counted["javascript"] = _split_off(mentions_javascript, lines)
-    if any(policy in lowered for policy in _POLICY_BYTES):
-        lines, counted["policy"] = _split_off(is_policy, lines)
-    counted["kept"] = len(lines)
-    counts.update({f"line: {name}": times for name, times in counted.items() if times})
+        lines, script = _split_off(mentions_javascript, lines)
+    if b"cookie" in lowered or b"terms of use" in lowered or b"privacy policy" in lowered:
+        lines, policy = _split_off(is_policy, lines)
+    for times, name in (
+        (len(lines), "line: kept"), (unended, "line: no end mark"), (short, "line: too few words"),
+        (long, "line: too long a word"), (script, "line: javascript"), (policy, "line: policy"),
+    ):  # fmt: skip
+        if times:
+            counts[name] += times
     return lines
 
 
@@ -220,7 +224,6 @@ def _split_off(rule: Callable[[str], bool], lines: list[str]) -> tuple[list[str]
 
 
 _MARKS = frozenset(_END_MARKS)
-_POLICY_BYTES = tuple(policy.encode() for policy in _POLICIES)
 
 
 # --- after texts are compared -------------------------------------------------------------------------------------
