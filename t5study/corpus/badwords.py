@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
-import ahocorasick
-
+from t5study.corpus.badwords_loops import ANYWHERE, NO_WORD_CHARACTER, OTHER_THAN_A_TO_Z, Automaton, build
 from t5study.corpus.profiles import Profile
 from t5study.corpus.rules_url import url_number
 from t5study.ground.errors import UserError
@@ -32,48 +31,30 @@ class WordList:
     entries: tuple[str, ...]
     sha256: str
 
-    @cached_property
-    def _plain(self) -> ahocorasick.Automaton:
-        automaton = ahocorasick.Automaton()
-        for entry in self.entries:
-            automaton.add_word(entry, (len(entry), entry))
-        automaton.make_automaton()
-        return automaton
-
     def find(self, lowered: str, profile: Profile) -> str | None:
         """An entry that stands in a lower-cased text by the profile's borders, or None."""
         anywhere = profile.bad_words == "text" and self.language in profile.bad_words_anywhere
-        left_out = _LEFT_OUT.get(self.language, ()) if profile.bad_words_literal else ()
-        stands = _between_other_than_a_to_z if profile.bad_word_borders == "a-z" else _between_no_word_characters
-        for last, (length, entry) in self._plain.iter(lowered):
-            plain = profile.bad_words_literal or not _PATTERN.intersection(entry)
-            if plain and entry not in left_out and (anywhere or stands(lowered, last - length + 1, last + 1)):
-                return entry
-        if not profile.bad_words_literal and (patterns := self._patterns(profile, anywhere)):
-            return found[0] if (found := patterns.search(lowered)) else None
+        borders = NO_WORD_CHARACTER if profile.bad_word_borders == "words" else OTHER_THAN_A_TO_Z
+        automaton, plain, patterns = _compiled(self, profile.bad_words_literal)
+        if (found := automaton.first(lowered, ANYWHERE if anywhere else borders)) >= 0:
+            return plain[found]
+        if patterns:
+            around = _BORDERS[ANYWHERE if anywhere else borders]
+            match = re.search(f"{around[0]}({patterns}){around[1]}", lowered)
+            return match[1] if match else None
         return None
 
-    @lru_cache(maxsize=8)  # noqa: B019  a word list lives as long as the process
-    def _patterns(self, profile: Profile, anywhere: bool) -> re.Pattern[str] | None:
-        """Entries that are more than plain strings to a regular expression, for profiles that do not escape."""
-        entries = "|".join(entry for entry in self.entries if _PATTERN.intersection(entry))
-        if not entries or anywhere:
-            return re.compile(entries) if entries else None
-        borders = ("[^a-z]", "[^a-z]") if profile.bad_word_borders == "a-z" else (r"(?:\W|^)", r"(?:\W|$)")
-        return re.compile(f"{borders[0]}({entries}){borders[1]}")
+
+_BORDERS = {ANYWHERE: ("", ""), OTHER_THAN_A_TO_Z: ("[^a-z]", "[^a-z]"), NO_WORD_CHARACTER: (r"(?:\W|^)", r"(?:\W|$)")}
 
 
-def _between_other_than_a_to_z(text: str, start: int, end: int) -> bool:
-    """A digit and é are borders; the beginning and the end of a line are none, so that a first word is missed."""
-    return start > 0 and end < len(text) and not ("a" <= text[start - 1] <= "z" or "a" <= text[end] <= "z")
-
-
-def _between_no_word_characters(text: str, start: int, end: int) -> bool:
-    return not (start and _of_a_word(text[start - 1])) and not (end < len(text) and _of_a_word(text[end]))
-
-
-def _of_a_word(character: str) -> bool:
-    return character.isalnum() or character == "_"
+@lru_cache(maxsize=64)
+def _compiled(words: WordList, literal: bool) -> tuple[Automaton, list[str], str]:
+    """The automaton of the plain strings among a list's entries, those, and the others as one regular expression."""
+    left_out = _LEFT_OUT.get(words.language, ()) if literal else ()
+    entries = [entry for entry in words.entries if entry not in left_out]
+    plain = [entry for entry in entries if literal or not _PATTERN.intersection(entry)]
+    return build(plain), plain, "|".join(entry for entry in entries if entry not in plain)
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 from t5study.corpus.badwords import WordList, drawn_to_go, english
@@ -171,7 +172,7 @@ def _line_by_line(text: str, profile: Profile, words: WordList | None, counts: C
 
 
 def _at_once(text: str, profile: Profile, words: WordList | None, counts: Counter[str]) -> list[str] | None:
-    """What `_line_by_line` returns, if no rule after the words is broken anywhere; else None, and nothing is counted.
+    """What `_line_by_line` returns, if no line that got so far can drop the page; else None, and nothing is counted.
 
     The rules of single lines stand here a second time, in place: calling them costs more than they do.
     """
@@ -193,18 +194,36 @@ def _at_once(text: str, profile: Profile, words: WordList | None, counts: Counte
         else:
             lines.append(line)
     left = "\n".join(lines)
-    lowered = left.lower()
-    if "{" in left or any(one in lowered for one in _FORBIDDEN):
+    lowered = _lowered(left)
+    if "{" in left or b"lorem ipsum" in lowered:
         return None
-    if words is not None and has_bad_word(lowered, profile, words):  # a newline is a border, so this finds no fewer
+    if words is not None and has_bad_word(left.lower(), profile, words):  # a newline is a border: this finds no fewer
         return None
-    counted = {"kept": len(lines), "no end mark": unended, "too few words": short, "too long a word": long}
-    counts.update({f"line: {name}": times for name, times in counted.items() if times})
+    script = policy = 0
+    if b"javascript" in lowered:
+        lines, script = _split_off(mentions_javascript, lines)
+    if b"cookie" in lowered or b"terms of use" in lowered or b"privacy policy" in lowered:
+        lines, policy = _split_off(is_policy, lines)
+    for times, name in (
+        (len(lines), "line: kept"), (unended, "line: no end mark"), (short, "line: too few words"),
+        (long, "line: too long a word"), (script, "line: javascript"), (policy, "line: policy"),
+    ):  # fmt: skip
+        if times:
+            counts[name] += times
     return lines
 
 
+def _lowered(text: str) -> bytes:
+    """Lower-cased as far as ASCII strings are concerned: no other letter but the Kelvin sign becomes one of ASCII's."""
+    return text.replace("\u212a", "k").encode("utf-8", "surrogatepass").lower()
+
+
+def _split_off(rule: Callable[[str], bool], lines: list[str]) -> tuple[list[str], int]:
+    kept = [line for line in lines if not rule(line.lower())]
+    return kept, len(lines) - len(kept)
+
+
 _MARKS = frozenset(_END_MARKS)
-_FORBIDDEN = ("javascript", "lorem ipsum", *_POLICIES)
 
 
 # --- after texts are compared -------------------------------------------------------------------------------------
