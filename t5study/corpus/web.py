@@ -157,14 +157,13 @@ def _line_end(held: bytearray, at: int) -> int:
 
 
 def _page_of_lines(record: bytes, where: str, drops: Drops) -> Page | None:
+    first, _, rest = record.lstrip(b"\r\n").partition(b"\r\n\r\n")  # where lines end otherwise, all of it is `first`
     try:
-        text = record.decode()
+        head, body = first.decode(), rest.decode()
     except UnicodeDecodeError:
         drops.add("not UTF-8", where)
         return None
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    head, _, body = text.lstrip("\n").partition("\n\n")
+    head, body = (part.replace("\r\n", "\n").replace("\r", "\n") if "\r" in part else part for part in (head, body))
     found: dict[str, str] = {}
     kept = _kept_lines(head, found)
     # The words that a line of a header begins with are rare in a text: without them each line is only stripped.
