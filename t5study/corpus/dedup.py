@@ -91,11 +91,18 @@ def send(path: Path, keys_N2: np.ndarray, values_NW: np.ndarray, winner_N: np.nd
     own_K = own_K[order_K]
     index = np.zeros(BUCKETS + 1, np.int64)
     np.cumsum(np.bincount(bucket_K, minlength=BUCKETS), out=index[1:])
-    np.save(f"{path}.npy", np.concatenate([keys_N2[own_K], values_NW[own_K]], axis=1))
-    np.save(f"{path}.index.npy", index)
+    save(Path(f"{path}.npy"), np.concatenate([keys_N2[own_K], values_NW[own_K]], axis=1))
+    save(Path(f"{path}.index.npy"), index)
     place = np.full(len(winner_N), -1, np.int32)
     place[own_K] = np.arange(len(own_K), dtype=np.int32)
     return Sent(place[winner_N], len(own_K))
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    """A `.npy` file. numpy's own writer does not say why it failed, and a full disk is to be told from other ills."""
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
 
 
 def ranges(indexes: Iterable[np.ndarray], memory: int) -> list[tuple[int, int]]:

@@ -83,18 +83,18 @@ class Piece:
 
     def close(self) -> None:
         self._texts.close()
-        np.save(self.folder / "kept.npy", np.array(self.kept, np.int32))
-        np.save(self.folder / "counted.npy", np.array(self.counted, np.int32).reshape(-1, 3))
+        dedup.save(self.folder / "kept.npy", np.array(self.kept, np.int32))
+        dedup.save(self.folder / "counted.npy", np.array(self.counted, np.int32).reshape(-1, 3))
         write_json(self.folder / "names.json", list(self.names))
         if self.recipe.one_url:
             keys_P2, values_PW = dedup.as_keys(self.urls), dedup.as_keys(self.values, 6)
             sent = dedup.send(self.folder / "urls", keys_P2, values_PW, winner_P := dedup.winners(keys_P2, values_PW))
-            np.save(self.folder / "url_place.npy", np.where(winner_P == np.arange(len(winner_P)), sent.place_N, -1))
+            dedup.save(self.folder / "url_place.npy", np.where(winner_P == np.arange(len(winner_P)), sent.place_N, -1))
         if self.recipe.dedup:
-            np.save(self.folder / "owners.npy", dedup.as_keys(self.owners))
-            np.save(self.folder / "keys.npy", dedup.as_keys([key or bytes(16) for key in self.keys]))
-            np.save(self.folder / "compared.npy", np.array([bool(key) for key in self.keys], bool))
-            np.save(self.folder / "owned.npy", np.array(self.owned, np.int32))
+            dedup.save(self.folder / "owners.npy", dedup.as_keys(self.owners))
+            dedup.save(self.folder / "keys.npy", dedup.as_keys([key or bytes(16) for key in self.keys]))
+            dedup.save(self.folder / "compared.npy", np.array([bool(key) for key in self.keys], bool))
+            dedup.save(self.folder / "owned.npy", np.array(self.owned, np.int32))
 
 
 def as_bytes(text: str) -> bytes:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from t5study.corpus.dedup import url_key
+from t5study.corpus.dedup import save, url_key
 from t5study.corpus.files import told
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.profiles import Profile, find_profile
@@ -188,7 +188,7 @@ def write_addresses(listed: Listed, path: Path) -> None:
             keys.update(url_key(normalise_url(line.strip()))[:8] for line in file if line.strip())
     if not keys:
         raise UserError(f"{told(listed.paths[0])}: found no URL; give a text file with one a line")
-    np.save(path, np.sort(np.frombuffer(b"".join(keys), ">u8").astype(np.uint64)))
+    save(path, np.sort(np.frombuffer(b"".join(keys), ">u8").astype(np.uint64)))
 
 
 def by_lists(recipe: Recipe, folder: Path) -> Callable[[Page], str]:

@@ -191,8 +191,8 @@ def _read(job: Job, task: int, work: Path) -> None:
 def _reduce(rows: str, job: Job, task: int, work: Path) -> None:
     first, end = _ranges(job, rows)[task]
     wins, starts = dedup.reduce(_sent(job, rows), first, end)
-    np.save(work / "wins.npy", wins)
-    np.save(work / "starts.npy", starts)
+    dedup.save(work / "wins.npy", wins)
+    dedup.save(work / "starts.npy", starts)
     write_json(work / "done.json", {"pages": len(wins), "bytes": 0})
 
 
@@ -221,9 +221,9 @@ def _spans(job: Job, task: int, work: Path) -> None:
     winner_N = dedup.winners(keys_N2, values_N2)
     sent = dedup.send(work / "spans", keys_N2, values_N2, winner_N)
     local_N = dedup.stays(job.recipe.profile.repeats, page_N, winner_N, np.ones(len(winner_N), bool))
-    np.save(work / "rows.npy", row_N)
-    np.save(work / "place.npy", sent.place_N)
-    np.save(work / "local.npy", local_N)  # whether it stays if its key is won
+    dedup.save(work / "rows.npy", row_N)
+    dedup.save(work / "place.npy", sent.place_N)
+    dedup.save(work / "local.npy", local_N)  # whether it stays if its key is won
     write_json(work / "done.json", {"pages": len(row_N), "bytes": 0})
 
 

@@ -219,6 +219,8 @@ def records(path: Path, blocks: Iterator[bytes | None], drops: Drops) -> Iterato
                 held.clear()
                 broken = False
             elif ended:
+                if number < 0:
+                    drops.add("file without a record", str(path))
                 return
             fill(len(held) + 1)
             continue

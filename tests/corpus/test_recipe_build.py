@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -129,8 +130,9 @@ def test_processes_change_no_byte(built: dict[str, Path], tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_ray_changes_no_byte(built: dict[str, Path], tmp_path: Path):
+def test_ray_changes_no_byte(built: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # it would wait for everybody else on this machine
     pattern = write_shards(tmp_path / "in", MADE, 3, seed=6)
     build_recipe(recipe("paper"), [pattern], tmp_path / "out", OnRay(2))
     assert bytes_of(tmp_path / "out") == bytes_of(built["paper"])
@@ -296,6 +298,35 @@ def test_damage_costs_a_record_or_a_file_and_is_counted(tmp_path: Path):
     assert account["first not read"]["file that is no gzip"].endswith("plain.warc.wet.gz")
     assert len(account["inputs"]) == 4
     assert all(len(one["xxh3"]) == 32 for one in account["inputs"])
+
+
+def test_what_breaks_a_texts_file_is_told_by_workers_too(tmp_path: Path):
+    """JSON lines are strict: a cut line stops the build, in one line that names it, and nothing is left half-made."""
+    for i in range(3):
+        (tmp_path / f"{i}.jsonl").write_text('{"text": "One."}\n{"text": "cut' if i else '{"text": "One."}\n')
+    for workers in (1, 2):
+        with pytest.raises(UserError, match=r"1\.jsonl: line 2: found invalid JSON|2\.jsonl: line 2") as error:
+            build_recipe(recipe("3.1.0"), [str(tmp_path / "*.jsonl")], tmp_path / "out", Local(workers))
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_told_and_the_build_goes_on_later(built: dict[str, Path], tmp_path: Path):
+    pattern = write_shards(tmp_path / "in", MADE, 2, seed=9)
+    command = [sys.executable, "-m", "t5study", "corpus", "build", "--recipe", "own", "--skip", "language"]
+    command += ["--input", pattern, "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=small)
+    assert done.returncode == 74, done.stderr
+    assert "make room and run the same command again" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert bytes_of(tmp_path / "out") == bytes_of(built["paper"])
 
 
 def test_every_reject_is_kept_on_request(tmp_path: Path):

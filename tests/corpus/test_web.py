@@ -184,8 +184,15 @@ def test_files_with_nothing_in_them(tmp_path: Path, content: bytes):
         (tmp_path / name).write_bytes(content)
         for lengths in (False, True):
             assert read(tmp_path / name, lengths)[0] == []
-    (tmp_path / "c.wet.gz").write_bytes(gzip.compress(content))
-    assert read(tmp_path / "c.wet.gz")[0] == []
+    for packed in (gzip.compress(content), gzip.compress(gzip.compress(content))):
+        (tmp_path / "c.wet.gz").write_bytes(packed)
+        assert read(tmp_path / "c.wet.gz")[0] == []
+
+
+def test_a_file_of_something_else_is_counted(tmp_path: Path):
+    (tmp_path / "a.wet.gz").write_bytes(gzip.compress(gzip.compress(record(MADE[0]))))
+    assert read(tmp_path / "a.wet.gz", lengths=True) == ([], {"file without a record": 1})
+    assert read(tmp_path / "a.wet.gz") == ([], {"not UTF-8": 1})
 
 
 def test_a_bomb_is_left_where_it_shows_and_memory_stays_small(tmp_path: Path):
