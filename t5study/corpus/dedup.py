@@ -102,7 +102,7 @@ def save(path: Path, array: np.ndarray) -> None:
     """A `.npy` file. numpy's own writer does not say why it failed, and a full disk is to be told from other ills."""
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+        file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
 
 
 def ranges(indexes: Iterable[np.ndarray], memory: int) -> list[tuple[int, int]]:
