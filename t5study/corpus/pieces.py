@@ -54,11 +54,10 @@ class Piece:
 
     def add(self, page: Page, samples: Samples) -> None:
         from t5study.corpus.rules_spans import windows
-        from t5study.corpus.rules_url import normalise_url
 
         recipe, counts = self.recipe, Counter[str]()
         if recipe.one_url:
-            self.urls.append(dedup.url_key(normalise_url(page.url, recipe.profile)))
+            self.urls.append(dedup.url_key(recipe.address(page)))
             self.values.append(_preference(page, recipe))
         found = recipe.before(page, counts)
         for name, count in counts.items():

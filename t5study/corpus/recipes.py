@@ -66,9 +66,16 @@ class Recipe:
 
         if self.capped and is_too_long(page.text, self.profile):
             return "too long"
-        if self.one_url and self.profile.same_url == "newest" and not page.timestamp:
+        if self.name != "own" and self.one_url and self.profile.same_url == "newest" and not page.timestamp:
             return "without a date"
         return known(page)
+
+    def address(self, page: Page) -> str:
+        """What pages are told apart by: the normalised URL. Where that is only the name of a file and a line in
+        it, which files of other folders may share, a page is the same as its own copies alone."""
+        from t5study.corpus.rules_url import normalise_url
+
+        return normalise_url(page.url, self.profile) if "://" in page.url else f"{page.url}\n{page.text}"
 
     def before(self, page: Page, counts: Counter[str]) -> Page | Drop:
         """The rules of a page by itself, before dedup."""

@@ -360,6 +360,21 @@ def test_unfiltered_keeps_lines_and_copies(tmp_path: Path):
     assert counts["documents"] + counts["held out"] == len({normalise_url(page.url) for page in MADE})
 
 
+def test_own_text_without_urls_loses_no_page_to_a_namesake(tmp_path: Path):
+    """Lines of files of one name in two folders have one "URL"; only what they say tells them apart."""
+    texts = [page.text for page in MADE if page.text.count("\n") > 8][:20]
+    for i, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        rows = [json.dumps({"text": text}) for text in texts[i::2]]
+        (tmp_path / folder / "x.jsonl").write_text("\n".join(rows) + "\n")
+    counts = build_recipe(
+        make_recipe("own", "3.1.0", skip=["language", "dedup"]), [str(tmp_path / "*" / "x.jsonl")], tmp_path / "out"
+    )
+    assert counts["pages read"] == 20
+    assert counts["documents"] + counts["held out"] + counts.get("curly bracket", 0) == 20
+    assert "same URL" not in counts
+
+
 def test_books_and_own_text_beside_each_other(tmp_path: Path):
     (tmp_path / "book.txt").write_text("A book as it is.\n\n    With its own lines")
     (tmp_path / "more.jsonl").write_text('{"text": "Another."}\n')
