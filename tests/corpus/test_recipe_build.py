@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from wet_pages import pages, record, write_shards, write_wet
 
-from t5study.corpus import dedup, pieces, stages
+from t5study.corpus import dedup, pieces, recipe_build, stages
 from t5study.corpus.build import read_documents
 from t5study.corpus.engines import Local, NotYet, OnRay, Share, parse_engine
 from t5study.corpus.page import Drop, Page
@@ -168,6 +168,25 @@ def test_array_jobs_do_their_parts_and_say_what_is_missing(built: dict[str, Path
                 except NotYet:
                     continue
     assert bytes_of(out) == bytes_of(built["paper"])
+
+
+def test_two_parts_that_end_a_build_at_once(built: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Between the last file and the manifest of one, the other does all of it: nothing breaks, nothing is mixed."""
+    pattern, out = write_shards(tmp_path / "in", MADE, 2, seed=10), tmp_path / "out"
+    write, nested = recipe_build.write_manifest, []
+
+    def slow(folder: Path, **extra: str) -> None:
+        if not nested:
+            nested.append(True)
+            monkeypatch.setattr(recipe_build.os, "getpid", lambda: 1)
+            build_recipe(recipe("paper"), [pattern], out, Share(0, 1))
+            monkeypatch.undo()
+        write(folder, **extra)
+
+    monkeypatch.setattr(recipe_build, "write_manifest", slow)
+    assert build_recipe(recipe("paper"), [pattern], out, Share(0, 1)) == counts_of(out)
+    assert bytes_of(out) == bytes_of(built["paper"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
 def test_engines_by_name():
