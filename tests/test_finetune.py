@@ -145,3 +145,38 @@ def test_the_best_is_each_tasks_own_and_nothing_else_is_kept(tmp_path: Path):
     }
     keep_best(tmp_path, 30, told[30], save)  # as after an interruption: the same again
     assert sorted(path.name for path in (tmp_path / "best").iterdir()) == ["0000010", "0000020"]
+
+
+def test_text_stands_in_the_mixture_as_one_more_member(data: Path, checkpoint: Path, tmp_path: Path, capsys):
+    (tmp_path / "text.txt").write_text("\n\n".join(f"word{i} of the little text is in it" for i in range(300)))
+    run = [str(word) for word in ("corpus", "build", "--text", tmp_path / "text.txt", "--out", tmp_path / "corpus")]
+    assert main(run) == 0
+    words = ["corpus", "tokens", "--corpus", tmp_path / "corpus", "--vocab", checkpoint / "spiece.model"]
+    assert main([str(word) for word in (*words, "--out", tmp_path / "tokens")]) == 0
+    tune = [
+        "train",
+        "finetune",
+        "--checkpoint",
+        checkpoint,
+        "--task",
+        "squad",
+        "--data",
+        data,
+        "--steps",
+        3,
+        "--rows",
+        2,
+    ]
+    tune += ["--unlabeled", tmp_path / "tokens", "--unlabeled-size", 3, "--mixing", "proportional(2)"]
+    tune += ["--source-length", 32, "--target-length", 32, "--out", tmp_path / "run"]
+    assert main([str(word) for word in tune]) == 0
+    assert "unlabeled" in capsys.readouterr().err
+    examples = json.loads((tmp_path / "run" / "summary.json").read_text())["examples"]
+    assert list(examples) == ["squad/v1", "unlabeled"]
+    one, text = examples.values()  # one question, and text that counts as three examples, of which the limit leaves two
+    assert abs(text - 2 * one) <= 3
+    card = json.loads((tmp_path / "run" / "model" / "manifest.json").read_text())["card"]
+    assert card["mixing"] == "examples-proportional, K = 2^1, unlabeled counted as 3"
+    short = [str(word) if word != 32 else "4" for word in tune[:-4]]
+    assert main([*short, "--source-length", "32", "--target-length", "4", "--out", str(tmp_path / "other")]) == 2
+    assert "--target-length: found 4, and " in capsys.readouterr().err

@@ -171,11 +171,11 @@ _MIXING = re.compile(r"(official|proportional|temperature|equal)(?:\(([\d.]+)(?:
 
 
 def mixing_of(args: argparse.Namespace, chosen: Chosen) -> Mixing:
-    """--mixing as a rule: a benchmark's official rates, or by rows. Where tasks and text, or several benchmarks, stand
-    together, RTE counts half in each and the unlabeled tokens as --unlabeled-size examples."""
+    """--mixing as a rule: a benchmark's official rates, or by rows. The unlabeled tokens count as --unlabeled-size
+    examples; where GLUE and SuperGLUE stand together, RTE counts half in each."""
     from t5study.feed.mixing import Equal, ExamplesProportional, Temperature
-    from t5study.feed.multitask import TWICE, multitask_mixing
-    from t5study.feed.named import Fixed
+    from t5study.feed.multitask import TWICE, UNLABELED
+    from t5study.feed.named import Adjusted, Fixed
 
     text = (args.mixing or ("official" if chosen.benchmark and not args.unlabeled else "proportional")).strip()
     found = _MIXING.fullmatch(text)
@@ -193,8 +193,10 @@ def mixing_of(args: argparse.Namespace, chosen: Chosen) -> Mixing:
             raise UserError(
                 f"--mixing: found {text[:60]!r}; give {more}proportional(524288), temperature(2, 2097152) or equal"
             )
-    together = args.unlabeled or set(TWICE) <= {task.name for task in chosen.trained}
-    return multitask_mixing(rule, args.unlabeled_size) if together else rule
+    sizes = ((UNLABELED, args.unlabeled_size),) if args.unlabeled else ()
+    both = set(TWICE) <= {task.name for task in chosen.trained}
+    factors = tuple((name, 0.5) for name in TWICE) if both else ()
+    return Adjusted(rule, sizes, factors=factors) if sizes or factors else rule
 
 
 def _sources(args: argparse.Namespace, chosen: Chosen, vocab: Any) -> tuple[dict[str, Source], tuple[Any, ...]]:
