@@ -200,7 +200,7 @@ def decisions(made: list[Page], profile: Profile) -> list[str]:
     owners: dict[str, bytes] = {}
     for url, page in first.items():
         for key in windows(page.text, profile):
-            owners[key] = min(owners.get(key, b"\xff"), owner_key(url))
+            owners[key] = min(owners.get(key, b"\xff" * 17), owner_key(url))
     rows = []
     for page, mark in zip(made, marks, strict=True):
         url = normalise_url(page.url, profile)
