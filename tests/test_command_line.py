@@ -81,7 +81,7 @@ def test_every_command_has_help_an_example_that_parses_and_a_function():
     import shlex
 
     leaves = dict(_leaves(build_parser()))
-    assert len(leaves) == 17
+    assert len(leaves) == 22
     for words, leaf in leaves.items():
         assert leaf.description
         assert all(action.help for action in leaf._actions), words
@@ -421,11 +421,16 @@ def test_from_text_to_an_answer(
     assert rows[0]["task"]["metrics"].keys() == {"accuracy"}
 
     judge = ["evaluate", "--checkpoint", tmp_path / "tuned" / "model", *task, "--out", tmp_path / "scores"]
-    assert "nats a target token" in _done(judge, capsys)
+    said = _done(judge, capsys)
+    assert "nats a target token" in said
+    assert _done(judge, capsys) == said, "done before, and told again"
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert scores["tasks"]["task"]["nats_per_token"] == pytest.approx(rows[-1]["task"]["nats_per_token"], rel=1e-5)
     assert (tmp_path / "scores" / "task.parquet").is_file()
-    assert "exists already" in _told([str(word) for word in judge], capsys)
+    another = [str(word) for word in (*judge, "--method", "rank")]
+    assert "holds an evaluation of another method" in _told(another, capsys)
+    another = [str(word) for word in (*judge[:-1], tmp_path / "run")]
+    assert "exists already and holds no evaluation" in _told(another, capsys)
     prompts = ["answer", tmp_path / "tuned" / "model", "fox 3", "fox 4"]
     answers = _done(prompts, capsys)
     assert answers.count("\n") == 2

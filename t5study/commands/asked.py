@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t5study.ground.errors import UserError
@@ -36,12 +37,37 @@ def needs(args: argparse.Namespace, *names: str) -> None:
 
 
 def tasks_of(args: argparse.Namespace) -> Sequence[Task]:
-    """The tasks named, each under a name of its own."""
+    """The tasks named, each under a name of its own, from the folder of --data where the command has that."""
     from t5study.tasks.task import find
 
-    tasks = [find(address, metric=args.metric) for address in args.task]
+    data = getattr(args, "data", None)
+    tasks = [
+        find(address, metric=args.metric, data=data)
+        for address in addresses_of(args.task, getattr(args, "split", None))
+    ]
     names = [task.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"command line: --task: found two tasks named {name}; rename one of the files")
     return tasks
+
+
+def addresses_of(words: Sequence[str], split: str | None = None) -> list[str]:
+    """--task's words as addresses: a word may be several with commas between them, or a benchmark's name, which stands
+    for the tasks that its average is over, of the "test" split for all that its site asks for. A file keeps the commas
+    of its name."""
+    from t5study.tasks.benchmarks import BENCHMARKS
+
+    benchmarks = {name: one.tasks for name, one in BENCHMARKS.items()}
+    if split == "test":
+        from t5study.evaluate.submission import SITES
+
+        benchmarks |= {name: site.tasks for name, site in SITES.items()}
+    found: dict[str, None] = {}
+    for word in words:
+        for one in [word] if Path(word).exists() else word.split(","):
+            if name := one.strip():
+                found |= dict.fromkeys(benchmarks.get(name, (name,)))
+    if not found:
+        raise UserError("command line: --task: found no task; give addresses, files or benchmarks")
+    return list(found)

@@ -161,6 +161,34 @@ def tasks(parser: Parser) -> None:
     parser.add_argument("--metric", help="metric of task files that name none: accuracy, f1, squad, rouge, bleu ...")
 
 
+def data(parser: Parser) -> None:
+    parser.add_argument(
+        "--data", type=folder, help="folder of the benchmarks' files (default: $T5STUDY_DATA, if that is set)"
+    )
+
+
+def benchmarks(parser: Parser) -> None:
+    parser.add_argument(
+        "--benchmarks",
+        nargs="+",
+        type=place,
+        metavar="NAME",
+        help="the paper's benchmarks in place of tasks, each fine-tuned on alone: glue, cnndm, squad, superglue, ende, "
+        "enfr, enro; all: these seven, the columns of the paper's tables",
+    )
+    data(parser)
+    split_missing(parser)
+
+
+def split_missing(parser: Parser) -> None:
+    parser.add_argument(
+        "--split-missing",
+        action="store_true",
+        help="where a benchmark's training or validation rows are not there, cut them out of the other ones, by "
+        "document; told with every number, as that is no official split",
+    )
+
+
 def checkpoint(parser: Parser) -> None:
     parser.add_argument(
         "--checkpoint", type=folder, help="folder of a model: config.json, model.safetensors, spiece.model"
@@ -172,18 +200,53 @@ def vocab(parser: Parser) -> None:
     parser.add_argument("--vocab", type=folder, help="a .model (or: bytes), if the model's folder has none")
 
 
-def training(parser: Parser, *, steps: int, rate: str) -> None:
+def training(parser: Parser, *, steps: int, rate: str, source_length: int | None = 128) -> None:
     parser.add_argument("--config", type=folder, help="TOML file with any of these flags; the command line wins")
     parser.add_argument("--out", type=folder, help="folder of the run; an interrupted run goes on in it")
     parser.add_argument("--steps", type=Whole(1), default=steps, help="optimiser steps")
     parser.add_argument("--rows", type=Whole(1, 65_536), default=32, help="packed rows a step")
-    parser.add_argument("--source-length", type=Whole(4, 65_536), default=128, help="source tokens a row")
+    told = "" if source_length else " (default: the benchmark's, 512; of own tasks 128)"
+    parser.add_argument(
+        "--source-length", type=Whole(4, 65_536), default=source_length, help=f"source tokens a row{told}"
+    )
     parser.add_argument("--optimizer", choices=["adafactor", "adamw"], default="adafactor", help="T5's is adafactor")
     parser.add_argument("--rate", type=Real(0, 10, open=True), help=f"learning rate (default: {rate})")
     parser.add_argument("--dropout", type=Real(0, 0.9), default=0.1, help="part of the activations set to zero")
     parser.add_argument("--seed", type=Whole(0, 2**62), default=0, help="of weights, order, noise and dropout")
     parser.add_argument("--save-every", type=Whole(1), default=100, help="steps between checkpoints")
     machine(parser)
+
+
+def finetuning(parser: Parser) -> None:
+    parser.add_argument(
+        "--tuning",
+        default="all",
+        help="which weights move: all, adapters(32), unfreezing(12) (from the top layer down)",
+    )
+    parser.add_argument(
+        "--target-length",
+        type=Whole(2, 65_536),
+        help="target tokens a row (default: the benchmark's, 84 for glue, 62 superglue, 97 squad, 512; own tasks 64)",
+    )
+    parser.add_argument("--evaluate-every", type=Whole(0), default=0, help="steps between evaluations, 0 for none")
+    parser.add_argument("--evaluation-rows", type=Whole(1), help="validation rows scored of a task (default: all)")
+    parser.add_argument(
+        "--mixing",
+        help="how often each task comes: official (a benchmark's fixed rates; its default), proportional(524288) (by "
+        "rows, none counted above that; the default of several tasks), temperature(2, 2097152), equal",
+    )
+    data(parser)
+    split_missing(parser)
+    parser.add_argument("--leave-out", help="a benchmark to leave out of --task all (all seven at once)")
+    parser.add_argument(
+        "--unlabeled", type=folder, help="tokens to pre-train on beside the tasks (`corpus tokens`), as one more member"
+    )
+    parser.add_argument(
+        "--objective", default="span_corruption(rate=0.15, mean_span=3)", help="what is asked of the unlabeled tokens"
+    )
+    parser.add_argument(
+        "--unlabeled-size", type=Real(1, 1e15), default=1e6, help="examples that the unlabeled member counts as"
+    )
 
 
 def machine(parser: Parser) -> None:

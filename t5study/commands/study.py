@@ -46,4 +46,7 @@ def _asked(args: argparse.Namespace) -> dict[str, Any]:
         "text": args.text,
         "tasks": args.task,
         "metric": args.metric,
+        "benchmarks": args.benchmarks,
+        "data": args.data,
+        "split_missing": args.split_missing,
     }

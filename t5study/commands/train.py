@@ -1,4 +1,4 @@
-"""Commands that train one model: train pretrain, train finetune.
+"""The command train pretrain, and what it shares with train finetune (finetune.py).
 
 Both are whole or nothing to come back to: the folder of the run belongs to one configuration, an interrupted run goes
 on in it, a finished one says so and is left as it is.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t5study.commands.asked import machine_of, needs, tasks_of
+from t5study.commands.asked import machine_of, needs
 from t5study.ground.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,17 +51,17 @@ def pretrain(args: argparse.Namespace) -> None:
             "`t5study corpus tokens` with this one"
         )
     tokens = digest_file(args.tokens / "tokens.npy")
-    run = _run(
+    run = run_of(
         args,
         shape=shape,
         architecture=args.architecture,
         target_length=lengths.targets,
-        schedule=InverseSquareRoot(scale=_rate(args, "pretrain") * 100),
+        schedule=InverseSquareRoot(scale=rate_of(args, "pretrain") * 100),
         data=(objective, tokens, digest_file(args.tokens / "offsets.npy"), vocab.digest),
         init="fresh",
     )
     source = DocumentSource(store.tokens, store.offsets, objective, lengths, vocab.ids, args.seed)
-    _train(
+    carry_out(
         args,
         run,
         machine,
@@ -75,58 +75,7 @@ def pretrain(args: argparse.Namespace) -> None:
     )
 
 
-def finetune(args: argparse.Namespace) -> None:
-    needs(args, "checkpoint", "task", "out")
-    from t5study import evaluate
-    from t5study.feed.mixing import ExamplesProportional, Mixture
-    from t5study.feed.stream import Stream
-    from t5study.model import released
-    from t5study.train import tuning
-    from t5study.train.optim import Constant
-
-    machine = machine_of(args)
-    tasks = tasks_of(args)
-    how = tuning.parse(args.tuning)
-    model, shape = released.load_released(args.checkpoint)
-    vocab = released.load_vocab(args.checkpoint, shape, args.vocab)
-    model = tuning.begin(how, model, args.seed)
-    init = released.digest(args.checkpoint)
-    mixing = ExamplesProportional(limit=2**19)
-    run = _run(
-        args,
-        shape=model.shape,
-        architecture=model.architecture,
-        target_length=args.target_length,
-        schedule=Constant(_rate(args, "finetune")),
-        data=(tuple(task.value for task in tasks), mixing, vocab.digest),
-        init=init,
-        evaluate_every=args.evaluate_every,
-        tuning=how,
-    )
-    lengths = {"source_length": args.source_length, "target_length": args.target_length}
-    sources = [evaluate.task_source(task, vocab, args.seed, **lengths) for task in tasks]
-    rates = mixing.rates([len(source) for source in sources])
-
-    def judge(step: int, model: Any) -> dict[str, Any]:
-        return {task.name: evaluate.evaluate(model, vocab, task, **lengths).summary() for task in tasks}
-
-    names = ", ".join(task.name for task in tasks)
-    _train(
-        args,
-        run,
-        machine,
-        lambda: model,
-        Stream(Mixture(sources, rates, args.seed), args.rows, args.source_length, args.target_length),
-        vocab.path,
-        label=f"finetune {names}",
-        evaluate=judge if args.evaluate_every else None,
-        title=f"T5, fine-tuned on {names}",
-        tasks=[f"{task.name} ({len(task.rows('train')):,} rows, {task.digest})" for task in tasks],
-        started_from=f"xxh3 {init}",
-    )
-
-
-def _run(args: argparse.Namespace, **own: Any) -> TrainRun:
+def run_of(args: argparse.Namespace, **own: Any) -> TrainRun:
     """A run as the flags of both commands have it, with what is a command's own."""
     from t5study.train.loop import TrainRun
 
@@ -142,7 +91,7 @@ def _run(args: argparse.Namespace, **own: Any) -> TrainRun:
     )
 
 
-def _train(
+def carry_out(
     args: argparse.Namespace,
     run: TrainRun,
     machine: Machine,
@@ -194,7 +143,9 @@ def _again(args: argparse.Namespace) -> str:
     """The command that makes this model again. Files go by their names alone: where they lie is this machine's."""
     words = ["t5study", *args.run.split(".")]
     for name, value in vars(args).items():
-        if name not in WHERE and value is not None:
+        if name not in WHERE and value is True:
+            words.append(f"--{name.replace('_', '-')}")
+        elif name not in WHERE and value is not None and value is not False:
             values = value if isinstance(value, list) else [value]
             words.append(f"--{name.replace('_', '-')}")
             words += [Path(one).name if Path(str(one)).exists() else str(one) for one in values]
@@ -225,5 +176,5 @@ def _optimizer(args: argparse.Namespace) -> Any:
     return Adafactor() if args.optimizer == "adafactor" else AdamW()
 
 
-def _rate(args: argparse.Namespace, stage: str) -> float:
+def rate_of(args: argparse.Namespace, stage: str) -> float:
     return RATES[stage, args.optimizer] if args.rate is None else args.rate

@@ -5,12 +5,13 @@ Each command names the function that runs it as "module.function" below t5study/
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
-from t5study.commands import flags
+from t5study.commands import flags, tree_data, tree_evaluate
 from t5study.commands.flags import Parser, Real, Version, Whole, folder, size
+from t5study.commands.leaves import group as _group
+from t5study.commands.leaves import leaf as _leaf
 
 TITLE = "t5study: from text, tasks and a compute budget to the T5 recipe that wins."
 
@@ -109,39 +110,21 @@ def build_parser() -> Parser:
     finetune = _leaf(
         train,
         "finetune",
-        "train.finetune",
-        "Fine-tune a model on one task or on several at once (each as often as it has rows). Interrupted, the same "
-        "command goes on; the model comes to lie in OUT/model.",
-        "--checkpoint my-run/model --task my_task.jsonl --metric accuracy --out my-tuned",
+        "finetune.finetune",
+        "Fine-tune a model on one task, on several at once, or on a benchmark of the paper. Interrupted, the same "
+        "command goes on; the model comes to lie in OUT/model, the best of every task in OUT/best.",
+        "--checkpoint my-run/model --task my_task.jsonl --metric accuracy --out my-tuned\n"
+        "  t5study train finetune --checkpoint my-run/model --task glue --data DIR --evaluate-every 100 --out my-glue",
     )
     flags.checkpoint(finetune)
     flags.tasks(finetune)
-    flags.training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw")
-    finetune.add_argument(
-        "--tuning",
-        default="all",
-        help="which weights move: all, adapters(32), unfreezing(12) (from the top layer down)",
-    )
-    finetune.add_argument("--target-length", type=Whole(2, 65_536), default=64, help="target tokens a row")
-    finetune.add_argument("--evaluate-every", type=Whole(0), default=0, help="steps between evaluations, 0 for none")
+    flags.training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw", source_length=None)
+    flags.finetuning(finetune)
 
     _model(commands)
 
-    evaluate = _leaf(
-        commands,
-        "evaluate",
-        "evaluate.evaluate",
-        "Score a model on tasks: by each task's metric on greedy answers, and by the likelihood of its targets. Takes "
-        "what `train` wrote and any T5 folder of Hugging Face (safetensors).",
-        "--checkpoint my-tuned/model --task my_task.jsonl pydocs/package --out my-scores",
-    )
-    flags.checkpoint(evaluate)
-    flags.tasks(evaluate)
-    evaluate.add_argument(
-        "--out", type=folder, help="folder to write scores.json and every prediction to; must not exist"
-    )
-    flags.machine(evaluate)
-
+    tree_data.add(commands)
+    tree_evaluate.add(commands)
     _answer(commands)
     _exchange(commands)
 
@@ -177,6 +160,7 @@ def build_parser() -> Parser:
         leaf.add_argument("--out", type=folder, help="folder of the study (default: study-SCALE)")
         flags.text(leaf)
         flags.tasks(leaf)
+        flags.benchmarks(leaf)
         leaf.add_argument("--workers", type=Whole(1, 256), help="runs side by side (default: one a core)")
         if name != "rounds":
             leaf.add_argument(
@@ -273,20 +257,3 @@ def _exchange(commands: Any) -> None:
             "--max-shard-size", type=size, default="5GB", help="most bytes of a file of weights: 500MB, 5GB"
         )
     out.add_argument("--format", choices=["huggingface", "ctranslate2"], default="huggingface", help="who reads it")
-
-
-def _group(commands: Any, name: str, text: str) -> Any:
-    parser = commands.add_parser(name, help=text, description=text)
-    return parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-
-def _leaf(commands: Any, name: str, run: str, text: str, example: str) -> Parser:
-    leaf = commands.add_parser(name, help=_short(text), description=textwrap.fill(text, 88))
-    leaf.epilog = f"example:\n  {leaf.prog} {example}"
-    leaf.set_defaults(run=run)
-    return leaf
-
-
-def _short(text: str) -> str:
-    """A command's first sentence, as a line of a list."""
-    return text[:1].lower() + text[1:].partition(". ")[0].partition(": ")[0].removesuffix(".")

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from t5study.decode import panels
 from t5study.decode.methods import Sample
+from t5study.decode.tiles import exp, loop
 from t5study.ground.errors import UserError
 from t5study.ground.seeds import keys, splitmix
+
+_TILES = "14fb784f3c249e4d"  # digest of tiles.py, whose parts are compiled into the loop below
+_f = np.float32
 
 
 def likeliest(logits_AV: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +27,7 @@ def likeliest(logits_AV: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def _top(logits_AV: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` likeliest tokens of each answer and their log p, float64, likeliest first."""
     if logits_AV.device.type == "cpu" and logits_AV.dtype == torch.float32:
-        token_AC, log_p_AC = panels.top(logits_AV.numpy(), count)
+        token_AC, log_p_AC = top(logits_AV.numpy(), count)
     else:
         found = logits_AV.topk(count, 1)
         log_z_A = logits_AV.float().logsumexp(1, keepdim=True)
@@ -72,3 +75,38 @@ def best(logits_AV: Tensor, live_RB: np.ndarray, count: int) -> tuple[np.ndarray
 def _finite(log_p_A: np.ndarray) -> None:
     if np.isnan(log_p_A).any():
         raise UserError("model: found logits that are not finite; its weights are not usable")
+
+
+# --- the best of a vocabulary, in one pass ----------------------------------------------------------------------------
+
+
+def top(logits_AV: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` tokens with the greatest logits, greatest first and the first of equal ones, and their log p,
+    (A, count)."""
+    token_AC, log_p_AC = np.zeros((len(logits_AV), count), np.int64), np.empty((len(logits_AV), count), np.float32)
+    _fill(logits_AV, token_AC, log_p_AC)
+    return token_AC, log_p_AC
+
+
+@loop
+def _fill(logits_AV, token_AC, log_p_AC):
+    count = token_AC.shape[1]
+    for a in range(len(logits_AV)):
+        row, token, best = logits_AV[a], token_AC[a], log_p_AC[a]
+        best[:] = -np.inf
+        least = best[count - 1]
+        for v in range(len(row)):
+            if row[v] > least:
+                at = count - 1
+                while at > 0 and row[v] > best[at - 1]:
+                    best[at], token[at] = best[at - 1], token[at - 1]
+                    at -= 1
+                best[at], token[at] = row[v], v
+                least = best[count - 1]
+        most, total, check = best[0], _f(0), _f(0)
+        for v in range(len(row)):
+            check += row[v]
+            total += exp(row[v] - most)
+        log_z = most + np.log(total) + check * _f(0)  # a NaN stays one
+        for c in range(count):
+            best[c] -= log_z

@@ -1,4 +1,4 @@
-"""Steps on a CPU in fp32: the decoder by panels.py's compiled loops, whatever the number of torch's threads.
+"""Steps on a CPU in fp32: the decoder by compiled loops (panels.py, attention.py), on one thread.
 
 Keys and values of the answers are written once and never moved: each answer has a list of where its places lie, and
 choosing among beams, or leaving the batch, copies that list. Beams of a row share their source's keys and values.
@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from t5study.decode.attention import attend, source_panels
 from t5study.decode.encode import feed
-from t5study.decode.panels import Panels, attend, source_panels
+from t5study.decode.panels import Panels
 from t5study.decode.steps import bias_behind, source_of
+from t5study.decode.tiles import panel_width
 from t5study.decode.weights import Ready, sees_source_itself
 
 _NO_PANELS, _NO_ROWS = np.zeros(0, np.float32), np.zeros(0, np.int64)
-_NO_ANSWER = np.zeros((0, 0, 2, 0), np.float32)
+_NO_ANSWER = np.zeros((2, 0, 0, 0, 0), np.float32)
 
 
 class LoopSteps:
@@ -30,7 +32,8 @@ class LoopSteps:
         self.ready, self.heads, self.place = ready, shape.heads, 0
         self.own = sees_source_itself(ready.model)
         self.source = [source_panels(kv_NW.numpy(), self.length_R, shape.heads) for kv_NW in kv]
-        self.answer = [np.empty((places, answers, 2, shape.inner), np.float32) for _ in kv]
+        room = (2, answers, shape.heads, places, panel_width(shape.d_kv))
+        self.answer = [np.zeros(room, np.float32) for _ in kv]
         self.row_A = np.arange(len(source_RS))
         self.slot_AL = np.zeros((len(source_RS), places), np.int64)
         self.bias_HL = bias_behind(ready, int(self.length_R.max()) + places).numpy()
@@ -50,7 +53,8 @@ class LoopSteps:
         for w, source, answer in zip(self.ready.layers, self.source, self.answer, strict=True):
             qkv_A3I = w.qkv.times(x_AD, normed=True)
             inner = qkv_A3I.shape[1] // 3
-            answer[self.place, :answers] = qkv_A3I[:, inner:].reshape(answers, 2, inner)
+            kv_2AHE = qkv_A3I[:, inner:].reshape(answers, 2, self.heads, -1).swapaxes(0, 1)
+            answer[:, :answers, :, self.place, : kv_2AHE.shape[3]] = kv_2AHE
             w.out.add_to(x_AD, self._attend(qkv_A3I[:, :inner], source if self.own else None, answer))
             if w.cross_q is not None and w.cross_out is not None:
                 w.cross_out.add_to(x_AD, self._attend(w.cross_q.times(x_AD, normed=True), source, None))

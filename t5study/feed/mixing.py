@@ -29,8 +29,29 @@ _UNIT = 2**53  # rates are whole multiples of 1 / _UNIT, so that counts are exac
 # --- rates --------------------------------------------------------------------------------------------------------
 
 
+class Rule:
+    """How often each member of a mixture comes, as a frozen value that is part of a run's fingerprint."""
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        raise NotImplementedError
+
+    def weights(self, sizes_M: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Sizes -> rates in any unit, none below 0."""
+        raise NotImplementedError
+
+    def rates(self, sizes: Sequence[int], names: Sequence[str] = ()) -> np.ndarray:
+        """Examples of each member -> rates that sum to 1. names: the members' addresses, for rules that know some by
+        name. UserError: no members, one without examples, no member that is ever drawn."""
+        sizes_M = _sizes(sizes)
+        if names and len(names) != len(sizes_M):
+            raise ValueError(f"{len(names)} names of {len(sizes_M)} members")
+        return _shares(self.weights(sizes_M, names))
+
+
 @dataclass(frozen=True)
-class ExamplesProportional:
+class ExamplesProportional(Rule):
     """Rates in proportion to the members' sizes, none counted above `limit` (the paper's K).
 
     >>> ExamplesProportional(limit=300).rates([100, 300, 10**6]).round(3).tolist()
@@ -40,18 +61,18 @@ class ExamplesProportional:
     limit: int
 
     def __post_init__(self) -> None:
-        _positive("limit", self.limit)
+        positive("limit", self.limit)
 
     @property
     def label(self) -> str:
         return f"examples-proportional, K = {_power(self.limit)}"
 
-    def rates(self, sizes: Sequence[int]) -> np.ndarray:
-        return _shares(np.minimum(_sizes(sizes), self.limit))
+    def weights(self, sizes_M: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        return np.minimum(sizes_M, self.limit)
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(Rule):
     """Rates in proportion to the T-th root of the members' sizes, cut at `limit` before (as in mT5 and here).
 
     >>> Temperature(temperature=2, limit=10_000).rates([100, 10**6]).round(3).tolist()
@@ -62,19 +83,19 @@ class Temperature:
     limit: int
 
     def __post_init__(self) -> None:
-        _positive("temperature", self.temperature)
-        _positive("limit", self.limit)
+        positive("temperature", self.temperature)
+        positive("limit", self.limit)
 
     @property
     def label(self) -> str:
         return f"temperature-scaled, T = {self.temperature:g}, K = {_power(self.limit)}"
 
-    def rates(self, sizes: Sequence[int]) -> np.ndarray:
-        return _shares(np.minimum(_sizes(sizes), self.limit) ** (1 / self.temperature))
+    def weights(self, sizes_M: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        return np.minimum(sizes_M, self.limit) ** (1 / self.temperature)
 
 
 @dataclass(frozen=True)
-class Equal:
+class Equal(Rule):
     """The same rate for every member, however small.
 
     >>> Equal().rates([100, 10**6]).tolist()
@@ -85,11 +106,11 @@ class Equal:
     def label(self) -> str:
         return "equal"
 
-    def rates(self, sizes: Sequence[int]) -> np.ndarray:
-        return _shares(np.ones_like(_sizes(sizes)))
+    def weights(self, sizes_M: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        return np.ones_like(sizes_M)
 
 
-def _positive(name: str, value: float) -> None:
+def positive(name: str, value: float) -> None:
     if isinstance(value, bool) or not (math.isfinite(value) and value > 0):
         raise UserError(f"mixing: {name}: found {value}; give a number above 0")
 
@@ -109,6 +130,8 @@ def _sizes(sizes: Sequence[int]) -> np.ndarray:
 
 
 def _shares(rates_M: np.ndarray) -> np.ndarray:
+    if not rates_M.max() > 0:
+        raise UserError("mixing: found only rates of 0; give at least one above 0")
     return rates_M / rates_M.sum()
 
 
@@ -116,17 +139,20 @@ def _shares(rates_M: np.ndarray) -> np.ndarray:
 
 
 class Mixture:
-    """Several sources as one source.
+    """Several sources as one source, which may be a member of another mixture in its turn: rates then multiply.
 
     rates: one a member, at least 0, in any unit; a member of rate 0 is never drawn. An epoch is as many examples as
-    the members have together. UserError: no member, no rate above 0, a rate that is negative or no number.
+    the members have together. names: of the members, by which a run's journal tells how often each came; () for none.
+    UserError: no member, no rate above 0, a rate that is negative or no number.
 
     A member's share of the first t ticks is round(t * rate): that never falls, and comes to t over all members up to
     a few, so the n-th example of the mixture lies near tick n and a short search finds it. This gives the counts at
     the borders of blocks of 1,024 examples; within a block the order is a shuffle.
     """
 
-    def __init__(self, sources: Sequence[Source], rates: Sequence[float] | np.ndarray, seed: int):
+    def __init__(
+        self, sources: Sequence[Source], rates: Sequence[float] | np.ndarray, seed: int, names: Sequence[str] = ()
+    ):
         rates_M = np.asarray(rates, dtype=np.float64)
         if not len(sources) or rates_M.shape != (len(sources),):
             raise UserError(f"mixing: found {rates_M.size} rates for {len(sources)} members; give one a member")
@@ -135,7 +161,9 @@ class Mixture:
                 raise UserError(f"mixing: member {i}: found a rate of {rate}; give a number from 0")
         if not rates_M.max() > 0:
             raise UserError("mixing: found only rates of 0; give at least one above 0")
-        self._sources, self._seed = tuple(sources), check_seed(seed)
+        if names and len(names) != len(sources):
+            raise ValueError(f"{len(names)} names of {len(sources)} members")
+        self._sources, self._seed, self.names = tuple(sources), check_seed(seed), tuple(names)
         shares_M = rates_M / rates_M.max()  # first, so that no sum overflows
         weights = [round(share * _UNIT) for share in (shares_M / shares_M.sum()).tolist()]
         weights[int(np.argmax(rates_M))] += _UNIT - sum(weights)
@@ -175,6 +203,20 @@ class Mixture:
             member_P, within_P = _block(self._weights, self._seed, block)
             member_N[here_N], within_N[here_N] = member_P[place_N[here_N]], within_P[place_N[here_N]]
         return member_N, within_N
+
+    def taken(self, position: int) -> dict[str, int]:
+        """How many of the first `position` examples are each member's, by name; {} without names."""
+        if not self.names:
+            return {}
+        block, rest = divmod(position, BLOCK)
+        member_P, _ = _block(self._weights, self._seed, block)
+        count_M = _counts(self._weights, block * BLOCK) + np.bincount(member_P[:rest], minlength=len(self._weights))
+        return dict(zip(self.names, count_M.tolist(), strict=True))
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What part of the examples are each member's in the long run, by name; {} without names."""
+        return dict(zip(self.names, (weight / _UNIT for weight in self._weights), strict=False))
 
 
 @lru_cache(maxsize=8)

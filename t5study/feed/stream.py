@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from t5study.feed.mixing import Mixture
 from t5study.feed.packing import pack
 from t5study.feed.sources import Source
 from t5study.ground.errors import UserError
@@ -51,6 +52,15 @@ class Stream:
                 self._likely = used + (0 if _full(batch) else 1 + used // 16)
                 return batch, position + used
             wanted = max(self._rows, len(pairs))
+
+    def taken(self, position: int) -> dict[str, int]:
+        """How many of the first `position` examples came from each member of a mixture that has names; else {}."""
+        return self._source.taken(position) if isinstance(self._source, Mixture) else {}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What part of all examples each of these members was to have."""
+        return self._source.shares if isinstance(self._source, Mixture) else {}
 
     def prefetch(self, position: int, depth: int = 2) -> Iterator[tuple[Batch, int]]:
         """batch(position), and so on for ever, computed up to `depth` ahead in a thread.

@@ -13,6 +13,10 @@ class UserError(ValueError):
     """
 
 
+class Missing(UserError):
+    """What was asked for is not there at all: nothing damaged, nothing mistaken."""
+
+
 class Stopped(Exception):
     """A run was asked to stop (Ctrl-C, or SIGTERM from a scheduler) and has saved what it had.
 

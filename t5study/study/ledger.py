@@ -16,39 +16,23 @@ from t5study.ground.errors import UserError
 from t5study.ground.machine import describe
 from t5study.ground.store import Store, fingerprint, read_json, read_manifest, write_json
 from t5study.study.baseline import BASELINE
+from t5study.study.benchmarks import Studied
+from t5study.study.cells import cells_of, columns
 from t5study.study.experiment import Experiment
 from t5study.study.noise import gain, spread
 from t5study.study.question import Question
-from t5study.study.scores import Cell, Column, Failed, Measured, cell_json, mean_cell, value_of
+from t5study.study.scores import Cell, Column, Failed, cell_json, value_of
 from t5study.study.stages import COST, Stage, folder, has, result, stage_id
 from t5study.study.table import Table
 from t5study.study.tables.declared import SEARCH, TABLES, row_of
 from t5study.study.training import Finetune
+from t5study.tasks.splits import first
 from t5study.tasks.task import Task
 
 SCORES, COSTS = "scores.json", "costs.json"
 FORMAT = 1
 NO_PRETRAINING = BASELINE.but(pretraining=0.0)
 Reason = Callable[[Stage], str | None]
-
-
-def columns(tasks: Sequence[Task]) -> list[Column]:
-    """A column a task for its metric, their mean; then the same for the likelihood of the targets."""
-    metric = [Column(task.column, task.name, task.primary, "metric", True, "%") for task in tasks]
-    nats = [Column(f"{task.column} nats", task.name, "nats", "likelihood", False, "nats/token") for task in tasks]
-    return [
-        *metric,
-        Column("mean", "mean", "mean", "metric", True, "%"),
-        *nats,
-        Column("mean nats", "mean", "nats", "likelihood", False, "nats/token"),
-    ]
-
-
-def cells_of(scores: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Cell]:
-    """A finished run's scores -> its cells, by column."""
-    metric = {task.column: Measured(**scores[task.name]["metric"]) for task in tasks}
-    nats = {f"{task.column} nats": Measured(**scores[task.name]["nats"]) for task in tasks}
-    return {**metric, "mean": mean_cell(list(metric.values())), **nats, "mean nats": mean_cell(list(nats.values()))}
 
 
 def seeds_of(experiment: Experiment, seeds: int) -> list[Experiment]:
@@ -62,25 +46,38 @@ class Ledger:
 
     def __init__(self, question: Question, store: Store, reason: Reason = lambda stage: None):
         self.question, self.store, self._reason = question, store, reason
-        self._cells: dict[Finetune, dict[str, Cell] | None] = {}
+        self._cells: dict[tuple[Finetune, ...], dict[str, Cell] | None] = {}
 
     @cached_property
     def tasks(self) -> list[Task]:
         return self.question.load_tasks(self.store)
 
+    @cached_property
+    def columns(self) -> list[Column]:
+        return columns(self.tasks, self.question.setting.benchmarks)
+
     def cells(self, experiment: Experiment) -> dict[str, Cell] | None:
         """The cells of one experiment; None if it has neither been run nor failed."""
-        stage = self.question.stage(experiment)
-        if stage not in self._cells:
-            self._cells[stage] = self._read(stage)
-        return self._cells[stage]
+        stages = self.question.stages(experiment)
+        if stages not in self._cells:
+            self._cells[stages] = self._read(stages)
+        return self._cells[stages]
 
-    def _read(self, stage: Finetune) -> dict[str, Cell] | None:
-        if has(self.store, stage):
-            return cells_of(result(self.store, stage)["tasks"], self.tasks)
-        if reason := self._reason(stage):
-            return {column.name: Failed(reason) for column in columns(self.tasks)}
-        return None
+    def _read(self, stages: Sequence[Finetune]) -> dict[str, Cell] | None:
+        scores, lost = dict[str, Any](), dict[str, Cell]()
+        for stage in stages:
+            if has(self.store, stage):
+                scores |= result(self.store, stage)["tasks"]
+            elif reason := self._reason(stage):
+                lost |= {task.name: Failed(reason) for task in self._of(stage)}
+            else:
+                return None
+        return cells_of(scores, self.tasks, self.question.setting.benchmarks, lost)
+
+    def _of(self, stage: Finetune) -> list[Task]:
+        """The tasks of a stage."""
+        mine = set(stage.tasks)
+        return [task for chosen, task in zip(self.question.setting.tasks, self.tasks, strict=True) if chosen in mine]
 
     def values(self, experiments: Iterable[Experiment], column: str) -> list[float]:
         """The numbers in a column of those experiments that have one."""
@@ -90,7 +87,7 @@ class Ledger:
     def runs_of(self, experiment: Experiment) -> list[str]:
         """Fingerprints of the runs of an experiment, over its seeds."""
         return [
-            _key(self.question.stage(one))
+            _key(self.question.stages(one))
             for one in seeds_of(experiment, self.question.scale.seeds)
             if self.cells(one) is not None
         ]
@@ -100,13 +97,13 @@ class Ledger:
     def scores(self, experiments: Iterable[Experiment], rounds: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
         """scores.json as a value: these experiments (those that have not been run are left out), and the rounds."""
         question, setting = self.question, self.question.setting
-        told = columns(self.tasks)
+        told = self.columns
         seeds = question.scale.seeds
         declared = [one for table in TABLES for row in table.rows for one in seeds_of(row.experiment, seeds)]
         runs: dict[str, Any] = {}
         for experiment in [*experiments, *declared]:
             cells = self.cells(experiment)
-            key = _key(question.stage(experiment))
+            key = _key(question.stages(experiment))
             if cells is not None and key not in runs:
                 runs[key] = self._run(experiment, cells)
         baselines, fresh = seeds_of(BASELINE, seeds), seeds_of(NO_PRETRAINING, seeds)
@@ -121,7 +118,8 @@ class Ledger:
         tokens = read_json(folder(self.store, setting.tokens) / "tokens.json")
         corpus = read_manifest(folder(self.store, setting.corpus))
         contents = sorted((name, file["xxh3"]) for name, file in corpus["files"].items() if name != COST)
-        return {
+        studied = [_studied(one) for one in setting.benchmarks]
+        return ({"benchmarks": studied} if studied else {}) | {
             "format": FORMAT,
             "scale": question.scale.flat(),
             "corpus": {
@@ -142,24 +140,27 @@ class Ledger:
         }
 
     def _run(self, experiment: Experiment, cells: Mapping[str, Cell]) -> dict[str, Any]:
-        stage = self.question.stage(experiment)
-        tuned = result(self.store, stage) if has(self.store, stage) else None
-        start = stage.start
+        stages = self.question.stages(experiment)
+        tuned = [result(self.store, stage) for stage in stages if has(self.store, stage)]
+        start = stages[0].start
         trained = result(self.store, start) if start and has(self.store, start) else None
-        first, last = trained or tuned, tuned or trained
-        return {
+        whole = tuned if len(tuned) == len(stages) else []
+        first, last = trained or next(iter(tuned), None), next(iter(tuned), None) or trained
+        ids = [stage_id(stage) for stage in stages]
+        several = {"finetunes": ids} if len(ids) > 1 else {}
+        return several | {
             "experiment": experiment.flat(),
             "label": label(experiment),
             "seed": experiment.seed,
             "cells": {name: cell_json(cell) for name, cell in cells.items()},
             "pretrain": stage_id(start) if start else None,
-            "finetune": stage_id(stage),
+            "finetune": ids[0],
             "tokens": {
                 "pretrain": trained["tokens"] if trained else None if start else 0,
-                "finetune": tuned["tokens"] if tuned else None,
+                "finetune": sum(one["tokens"] for one in whole) if whole else None,
             },
             "parameters": last["parameters"] if last else None,
-            "trainable": tuned.get("trainable", tuned["parameters"]) if tuned else None,
+            "trainable": tuned[0].get("trainable", tuned[0]["parameters"]) if tuned else None,
             "first_loss": first["first_loss"] if first else None,
         }
 
@@ -170,7 +171,7 @@ class Ledger:
             "metric": task.primary,
             "digest": task.digest,
             "train_rows": len(task.rows("train")),
-            "validation_rows": len(task.evaluation_rows[: self.question.scale.evaluation_rows]),
+            "validation_rows": len(first(task.evaluation_rows, self.question.scale.evaluation_rows)),
         }
 
     def _begun(self, table: Table) -> bool:
@@ -204,18 +205,20 @@ class Ledger:
         for stage in (setting.corpus, setting.vocabulary, setting.tokens, *(task.rows for task in setting.tasks)):
             counted[stage_id(stage)] = self._seconds(stage) or 0.0
         for experiment in experiments:
-            stage = self.question.stage(experiment)
-            pretrained, tuned = self._seconds(stage.start) if stage.start else 0.0, self._seconds(stage)
-            if tuned is None:
+            stages = self.question.stages(experiment)
+            start = stages[0].start
+            pretrained, tuned = self._seconds(start) if start else 0.0, [self._seconds(stage) for stage in stages]
+            took = [seconds for seconds in tuned if seconds is not None]
+            if len(took) < len(stages):
                 continue
             speed = None
-            if stage.start and pretrained:
-                counted[stage_id(stage.start)] = pretrained
-                speed = result(self.store, stage.start)["tokens"] / pretrained
-            counted[stage_id(stage)] = tuned
-            runs[_key(stage)] = {
+            if start and pretrained:
+                counted[stage_id(start)] = pretrained
+                speed = result(self.store, start)["tokens"] / pretrained
+            counted |= dict(zip(map(stage_id, stages), took, strict=True))
+            runs[_key(stages)] = {
                 "pretrain_s": pretrained,
-                "finetune_s": tuned,
+                "finetune_s": round(sum(took), 3),
                 "tokens_per_s": None if speed is None else round(speed, 1),
             }
         return {"machine": describe(), "runs": runs, "total_s": round(sum(counted.values()), 1)}
@@ -226,9 +229,24 @@ class Ledger:
         return read_json(folder(self.store, stage) / COST)["seconds"]
 
 
-def _key(stage: Finetune) -> str:
-    """The fingerprint by which scores.json knows a run."""
-    return stage_id(stage).rpartition("/")[2]
+def _key(stages: Sequence[Finetune]) -> str:
+    """The fingerprint by which scores.json knows a run: of its one fine-tuning, or of all of them."""
+    if len(stages) == 1:
+        return stage_id(stages[0]).rpartition("/")[2]
+    return fingerprint([stage_id(stage) for stage in stages])
+
+
+def _studied(one: Studied) -> dict[str, Any]:
+    """A benchmark as scores.json has it. groups: what its average is over. notes: what is not official about it."""
+    benchmark = one.benchmark
+    return {
+        "name": benchmark.name,
+        "column": benchmark.column,
+        "groups": [list(group) for group in benchmark.members] if one.tasks else [],
+        "trained": list(one.trained) if one.tasks else [],
+        "notes": [list(note) for note in one.notes],
+        "absent": one.absent or None,
+    }
 
 
 def label(experiment: Experiment) -> str:

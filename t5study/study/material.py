@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from t5study.corpus.build import PageSource
 from t5study.ground.errors import UserError
 from t5study.ground.store import Store, verify, write_json
-from t5study.study.stages import RESULT, UNSIGNED, Place, Stage, folder
+from t5study.study.stages import IF_SET, RESULT, UNSIGNED, Place, Stage, folder
 from t5study.tasks.task import TaskValue
 
 if TYPE_CHECKING:
@@ -125,11 +125,14 @@ class EmbeddedRows(Stage):
 
 @dataclass(frozen=True)
 class GivenRows(Stage):
-    """The rows of one task that was given by its address: a file, or a task of another benchmark."""
+    """The rows of one task that was given by its address: a file, or a task of another benchmark. data: the folder of
+    its benchmark's files. completed: a split that these lack was cut out of the other one (tasks/splits.py)."""
 
     value: TaskValue
     address: str = field(compare=False, metadata=UNSIGNED)
     metric: str | None = field(compare=False, metadata=UNSIGNED)
+    data: Path | None = field(default=None, compare=False, metadata=UNSIGNED)
+    completed: bool = field(default=False, metadata=IF_SET)
     kind: ClassVar[str] = "tasks"
 
     @property
@@ -137,10 +140,13 @@ class GivenRows(Stage):
         return f"task {self.value.name}"
 
     def build(self, work: Path, place: Place) -> None:
+        from t5study.tasks.splits import complete
         from t5study.tasks.task import find, keep
 
         _empty(work)
-        task = find(self.address, self.metric)
+        task = find(self.address, self.metric, self.data)
+        if self.completed:
+            task, _ = complete(task)
         if task.value != self.value:
             raise UserError(f"{self.address}: was changed while the study ran; run the same command again")
         keep(task, work)

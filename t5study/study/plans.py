@@ -3,13 +3,15 @@
 corpus -> vocabulary -> tokens -> pretrain -> finetune        task rows -> finetune
 
 stage = unfold(BASELINE.but(objective=PrefixLM()), setting)      the last stage, which holds those before it
+stages = stages_of(BASELINE, setting)                            the last stages: one a benchmark, where there are some
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t5study.study.baseline import BASELINE
+from t5study.study.benchmarks import Studied
 from t5study.study.experiment import Experiment
 from t5study.study.material import Chosen, Corpus, Tokens, Vocabulary
 from t5study.study.scales import Scale
@@ -18,11 +20,13 @@ from t5study.study.training import Finetune, Pretrain
 
 @dataclass(frozen=True)
 class Setting:
-    """What all runs of a study share."""
+    """What all runs of a study share. benchmarks: () where the tasks are fine-tuned on as one mixture; else each has
+    a fine-tuning of its own, and `tasks` are those of all of them."""
 
     scale: Scale
     corpus: Corpus
     tasks: tuple[Chosen, ...]
+    benchmarks: tuple[Studied, ...] = ()
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -77,4 +81,25 @@ def unfold(experiment: Experiment, setting: Setting) -> Finetune:
         save_every=scale.save_every,
         tuning=experiment.tuning,
         variant=experiment.variant(BASELINE, "architecture", "tuning"),
+    )
+
+
+def stages_of(experiment: Experiment, setting: Setting) -> tuple[Finetune, ...]:
+    """An experiment -> its last stages: one, or one a benchmark that can be run (section 2.4: seven fine-tunings of a
+    pre-trained model), each with targets no longer than the benchmark's."""
+    last = unfold(experiment, setting)
+    if not setting.benchmarks:
+        return (last,)
+    return tuple(
+        replace(
+            last,
+            tasks=one.tasks,
+            trained=one.trained,
+            scored=one.benchmark.tasks,
+            on=one.benchmark.column,
+            source_length=min(last.source_length, one.benchmark.source_length),
+            target_length=min(last.target_length, one.benchmark.target_length),
+        )
+        for one in setting.benchmarks
+        if not one.absent
     )

@@ -19,9 +19,10 @@ from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine, cores
 from t5study.ground.store import Store, canonical, read_json, write_json
 from t5study.study import scales
+from t5study.study.benchmarks import find_studied
 from t5study.study.experiment import Experiment
 from t5study.study.material import Chosen, Corpus, EmbeddedRows, GivenRows
-from t5study.study.plans import Setting, unfold
+from t5study.study.plans import Setting, stages_of
 from t5study.study.training import Finetune
 from t5study.tasks.task import Task
 
@@ -32,12 +33,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Question:
-    """setting: what all runs share. text, tasks, metric: as they were typed, None for the embedded ones."""
+    """setting: what all runs share. text, tasks, metric: as they were typed, None for the embedded ones. benchmarks,
+    split_missing: as they were typed; where they lie is no part of the question."""
 
     setting: Setting
     text: tuple[str, ...] | None
     tasks: tuple[str, ...] | None
     metric: str | None
+    benchmarks: tuple[str, ...] | None = None
+    split_missing: bool = False
 
     @property
     def scale(self) -> scales.Scale:
@@ -47,9 +51,9 @@ class Question:
     def corpus_name(self) -> str:
         return " ".join(self.text) if self.text else EMBEDDED
 
-    def stage(self, experiment: Experiment) -> Finetune:
-        """The last stage of an experiment."""
-        return unfold(experiment, self.setting)
+    def stages(self, experiment: Experiment) -> tuple[Finetune, ...]:
+        """The last stages of an experiment: one, or one a benchmark."""
+        return stages_of(experiment, self.setting)
 
     # --- its folder ---------------------------------------------------------------------------------------------
 
@@ -78,6 +82,7 @@ class Question:
             "text": list(self.text) if self.text else None,
             "tasks": list(self.tasks) if self.tasks else None,
             "metric": self.metric,
+            **({"benchmarks": list(self.benchmarks), "split_missing": self.split_missing} if self.benchmarks else {}),
             "rounds": rounds or before.get("rounds", False),
             "tables": sorted({*before.get("tables", ()), *tables}, key=int),
         }
@@ -88,7 +93,9 @@ class Question:
 
     def _value(self) -> dict[str, Any]:
         """All that answers depend on, by name."""
-        return {
+        several = self.setting.benchmarks
+        members = [[one.benchmark.name, one.benchmark.members, one.trained] if one.tasks else [] for one in several]
+        return ({"benchmarks": canonical(members)} if several else {}) | {
             "scale": canonical(self.scale)["fields"],
             "text": canonical(self.setting.corpus.value),
             "tasks": [canonical(task) for task in self.setting.tasks],
@@ -104,11 +111,35 @@ def _loaded(tasks: tuple[Chosen, ...], root: Path) -> tuple[Task, ...]:
     return tuple(task.load(Store(root)) for task in tasks)
 
 
-def ask(scale: str, text: Sequence[str] | None, tasks: Sequence[str] | None, metric: str | None) -> Question:
-    """Reads no text and renders no embedded task; own task files are read and checked. UserError for every mistake."""
-    chosen = _chosen(tasks, metric)
-    setting = Setting(scales.find(scale), _corpus(text), chosen)
-    return Question(setting, tuple(text) if text else None, tuple(tasks) if tasks else None, metric)
+def ask(
+    scale: str,
+    text: Sequence[str] | None,
+    tasks: Sequence[str] | None,
+    metric: str | None,
+    benchmarks: Sequence[str] | None = None,
+    data: Path | None = None,
+    split_missing: bool = False,
+) -> Question:
+    """Reads no text and renders no embedded task; own task files and benchmarks are read and checked. UserError for
+    every mistake."""
+    found = scales.find(scale)
+    if benchmarks and tasks:
+        raise UserError("--benchmarks: found --task beside it; give one of them, as a study has one set of columns")
+    if not benchmarks and (data or split_missing):
+        raise UserError("--benchmarks: missing, though --data or --split-missing is there; give some, or: all")
+    if benchmarks:
+        studied = find_studied(benchmarks, data, split_missing)
+        chosen = tuple(dict.fromkeys(task for one in studied for task in one.tasks))
+    else:
+        studied, chosen = (), _chosen(tasks, metric)
+    return Question(
+        Setting(found, _corpus(text), chosen, studied),
+        tuple(text) if text else None,
+        tuple(tasks) if tasks else None,
+        metric,
+        tuple(benchmarks) if benchmarks else None,
+        split_missing,
+    )
 
 
 def _corpus(text: Sequence[str] | None) -> Corpus:

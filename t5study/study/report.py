@@ -83,6 +83,7 @@ def render(study: Study, shown: dict[str, Any], template: str) -> str:
         "noise_notes": report_text.noise_notes(study),
         "not_run": report_text.not_run(study),
         "settings": report_method.settings(study.scale),
+        "unofficial": report_method.unofficial(study),
         "differences": report_method.differences(study),
         "rerun": report_method.rerun(study),
         "cell_values": cell_values,

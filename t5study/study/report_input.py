@@ -24,8 +24,9 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Run:
-    """One pre-training and fine-tuning. pretrain, finetune: folders under store/ (None: there was none). trainable: of
-    the parameters, those that the last step of fine-tuning moved (None: unknown)."""
+    """One pre-training and fine-tuning. pretrain, finetune: folders under store/ (None: there was none). finetunes: all
+    of them, where there is one a benchmark. trainable: of the parameters, those that the last step of fine-tuning moved
+    (None: unknown)."""
 
     fingerprint: str
     label: str
@@ -38,6 +39,19 @@ class Run:
     parameters: int | None
     trainable: int | None
     first_loss: float | None
+    finetunes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudiedBenchmark:
+    """A benchmark as the study ran it. groups: what its average is over, () if it could not be run. notes: (task, what
+    is not official about it). absent: why it could not be run."""
+
+    name: str
+    column: str
+    groups: tuple[tuple[str, ...], ...]
+    notes: tuple[tuple[str, str], ...]
+    absent: str | None
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,7 @@ class Study:
     tables: tuple[StudyTable, ...]
     rounds: tuple[Round, ...]
     digest: str
+    benchmarks: tuple[StudiedBenchmark, ...] = ()
     costs: Mapping[str, Any] = field(default_factory=dict)
     asked: Mapping[str, Any] = field(default_factory=dict)
 
@@ -140,6 +155,12 @@ class Study:
     def of_kind(self, kind: str) -> tuple[Column, ...]:
         """The columns of greedy answers ("metric") or of the targets' likelihood ("likelihood"), in order."""
         return tuple(column for column in self.columns if column.kind == kind)
+
+    @property
+    def compared(self) -> tuple[Column, ...]:
+        """The columns that the paper has, too: those of its benchmarks."""
+        own = {one.column for one in self.benchmarks}
+        return tuple(column for column in self.columns if column.name in own)
 
     def mean_column(self, kind: str) -> Column | None:
         """The mean over tasks of that kind: "mean" or "mean nats"."""
@@ -180,6 +201,7 @@ def read_study(folder: Path) -> Study:
         tables=tuple(_table(each, runs) for each in top["tables"]),
         rounds=tuple(_round(each, runs) for each in top["rounds"]),
         digest=digest_file(path),
+        benchmarks=tuple(_benchmark(each) for each in told) if (told := top.get("benchmarks")) else (),
         costs=_beside(folder / "costs.json"),
         asked=_beside(folder / "study.json"),
     )
@@ -212,11 +234,22 @@ def _column(told: Field) -> Column:
     )
 
 
+def _benchmark(told: Field) -> StudiedBenchmark:
+    absent = told.get("absent")
+    return StudiedBenchmark(
+        name=told["name"].text(),
+        column=told["column"].text(),
+        groups=tuple(group.texts() for group in told["groups"]),
+        notes=tuple((note[0].text(), note[1].text()) for note in told["notes"]),
+        absent=absent.text() if absent else None,
+    )
+
+
 def _run(key: str, told: Field, names: set[str]) -> Run:
     cells = {name: _cell(told["cells"][name]) for name in sorted(names)}
     tokens, first, parameters = told.get("tokens"), told.get("first_loss"), told.get("parameters")
     trainable = told.get("trainable")
-    pretrain, finetune = told.get("pretrain"), told.get("finetune")
+    pretrain, finetune, several = told.get("pretrain"), told.get("finetune"), told.get("finetunes")
     return Run(
         fingerprint=key,
         label=told["label"].text(),
@@ -229,6 +262,7 @@ def _run(key: str, told: Field, names: set[str]) -> Run:
         parameters=parameters.whole() if parameters else None,
         trainable=trainable.whole() if trainable else None,
         first_loss=first.number() if first else None,
+        finetunes=several.texts() if several else (finetune.text(),) if finetune else (),
     )
 
 
@@ -327,24 +361,41 @@ def journal(study: Study, folder: str | None, name: str = "journal.jsonl") -> li
 
 
 def losses(study: Study, run: Run, stage: str) -> list[tuple[float, float]]:
-    """(step, nats a target token) of a run's "pretrain" or "finetune" stage."""
-    rows = journal(study, run.pretrain if stage == "pretrain" else run.finetune)
-    return [(row["step"], row["loss"]) for row in rows if _finite(row.get("loss"))]
+    """(step, nats a target token) of a run's "pretrain" or "finetune" stage; of several fine-tunings the mean, at the
+    steps that all of them have."""
+    folders = ((run.pretrain,) if run.pretrain else ()) if stage == "pretrain" else run.finetunes
+    told = [
+        {row["step"]: row["loss"] for row in journal(study, folder) if _finite(row.get("loss"))} for folder in folders
+    ]
+    steps = sorted(set.intersection(*map(set, told))) if told else []
+    return [(step, math.fsum(found[step] for found in told) / len(told)) for step in steps]
 
 
 def evaluations(study: Study, run: Run, kind: str) -> list[tuple[float, float]]:
     """(step, mean over tasks) at every checkpoint of fine-tuning: of the targets' nats ("likelihood") or of the
     tasks' metrics ("metric"). Checkpoints at which a task was not scored are left out."""
+    scored: dict[float, dict[str, Any]] = {}
+    for folder in run.finetunes:
+        for row in journal(study, folder, "evaluations.jsonl"):
+            scored.setdefault(row["step"], {}).update(row.get("tasks", {}))
+    names = [task["name"] for task in study.tasks if task["name"] in _scored(study)]
     told = []
-    for row in journal(study, run.finetune, "evaluations.jsonl"):
-        found = [row.get("tasks", {}).get(task["name"], {}) for task in study.tasks]
+    for step, tasks in sorted(scored.items()):
+        found = [tasks.get(name, {}) for name in names]
         if kind == "likelihood":
             values = [each.get("nats_per_token") for each in found]
         else:
             values = [each.get("metrics", {}).get(each.get("metric")) for each in found]
         if values and all(map(_finite, values)):
-            told.append((row["step"], math.fsum(values) / len(values)))
+            told.append((step, math.fsum(values) / len(values)))
     return told
+
+
+def _scored(study: Study) -> set[str]:
+    """Names of the tasks that have scores: all, but for those of a benchmark that are only trained on."""
+    if not study.benchmarks:
+        return {task["name"] for task in study.tasks}
+    return {name for one in study.benchmarks for group in one.groups for name in group}
 
 
 def _finite(value: Any) -> bool:

@@ -41,18 +41,42 @@ def differences(study: Study) -> list[tuple[str, str, str, str]]:
         ("Model", "220 million parameters", model, "compute"),
         ("Pre-training", "34.4 billion tokens", read, "compute"),
         ("Vocabulary", "32,000 pieces, four languages", f"{study.vocab.get('pieces', 0):,} pieces", "text and model"),
-        ("Tasks", "GLUE, SuperGLUE, SQuAD, CNN/DM, WMT", listed(str(task["column"]) for task in study.tasks), _GIVEN),
+        ("Tasks", "GLUE, SuperGLUE, SQuAD, CNN/DM, WMT", _tasks(study), _GIVEN),
         (
             "Fine-tuning",
             "seven runs a model; GLUE and SuperGLUE each one mixture",
-            "one mixture of all tasks",
-            "compute",
+            _finetuning(study),
+            "as the paper" if study.benchmarks else "compute",
         ),
         ("Score", "the tasks' metrics", f"metrics and likelihood; verdicts on {study.verdict_column}", _SENSITIVE),
         ("Noise", "ten baseline runs", plural(noise.runs if noise else 1, "baseline run"), "compute"),
     ]
     if study.rounds:
         told.append(("Search", "each factor against the baseline, then a choice", "rounds; each choice goes on", _RULE))
+    return told
+
+
+def _tasks(study: Study) -> str:
+    if not study.benchmarks:
+        return listed(str(task["column"]) for task in study.tasks)
+    there = [one.column for one in study.benchmarks if one.groups]
+    return f"{listed(there)}{', not all of them official (see below)' * any(one.notes for one in study.benchmarks)}"
+
+
+def _finetuning(study: Study) -> str:
+    if not study.benchmarks:
+        return "one mixture of all tasks"
+    runs = sum(bool(one.groups) for one in study.benchmarks)
+    return f"{plural(runs, 'run')} a model, one a benchmark; members of a benchmark in proportion to the rows there are"
+
+
+def unofficial(study: Study) -> list[tuple[str, str, str]]:
+    """(column, task, what is not official about it) of every benchmark; of one that could not be run, why."""
+    told = []
+    for one in study.benchmarks:
+        if one.absent:
+            told.append((one.column, "", f"not measured: {one.absent}"))
+        told += [(one.column, task, note) for task, note in one.notes]
     return told
 
 
@@ -65,8 +89,10 @@ def rerun(study: Study) -> list[tuple[str, str]]:
     """(what for, command line), for the folder that holds the study's."""
     out = study.folder.resolve().name
     asked = [f"--scale {shlex.quote(str(study.asked.get('scale') or study.scale_name))}"]
-    for flag, key in (("--text", "text"), ("--task", "tasks"), ("--metric", "metric")):
+    for flag, key in _FLAGS:
         asked += _flag(flag, study.asked.get(key))
+    if study.asked.get("benchmarks"):
+        asked.append("--data DATA" + " --split-missing" * bool(study.asked.get("split_missing")))
     asked.append(f"--out {shlex.quote(out)}")
     flags = " ".join(asked)
     tables = study.asked.get("tables") or [table.number for table in study.tables]
@@ -79,7 +105,7 @@ def rerun(study: Study) -> list[tuple[str, str]]:
     ]
     example = next((run for run in study.runs.values() if run.finetune), None)
     if example:
-        folder = shlex.quote(f"{out}/store/{example.finetune}")
+        folder = " ".join(shlex.quote(f"{out}/store/{one}") for one in example.finetunes)
         said = (
             f"A single run's cells, here of {example.label}, seed {example.seed}: remove its folder (the list of runs "
             "names every one's; remove the pre-training too to repeat that), then run again"
@@ -87,6 +113,9 @@ def rerun(study: Study) -> list[tuple[str, str]]:
         told.append((said, f"rm -r {folder} && {again}"))
     told.append(("This page", f"t5study study report --out {shlex.quote(out)}"))
     return told
+
+
+_FLAGS = (("--text", "text"), ("--task", "tasks"), ("--metric", "metric"), ("--benchmarks", "benchmarks"))
 
 
 def _flag(flag: str, value: Any) -> list[str]:

@@ -136,7 +136,7 @@ def asked(study: Study) -> str:
         f"{listed([tried, *(f'{n} {name}' for name, n in more.items() if n > 1)])} were tried: each "
         f"time a model{f' of {count(size)} parameters' if size else ''} was pre-trained"
         f"{f' on {count(tokens)} tokens' if tokens else ''} of {text_name(study)}, then fine-tuned "
-        f"on {plural(len(study.tasks), 'task')} ({listed(str(task['column']) for task in study.tasks)})."
+        f"on {_tasks(study)}."
     ]
     if study.rounds:
         told.append(
@@ -144,6 +144,13 @@ def asked(study: Study) -> str:
             "and each round's choice goes on to the next."
         )
     return " ".join(told)
+
+
+def _tasks(study: Study) -> str:
+    if study.benchmarks:
+        there = [one.column for one in study.benchmarks if one.groups]
+        return f"{plural(len(there), 'benchmark')} of the paper, each alone ({listed(there)})"
+    return f"{plural(len(study.tasks), 'task')} ({listed(str(task['column']) for task in study.tasks)})"
 
 
 def took(study: Study) -> str:

@@ -79,16 +79,13 @@ def page(study: Study) -> dict[str, Any]:
     panels = _panels(study)
     base = baseline_runs(study)
     agreed = agreement(study)
-    metric, likelihood = study.of_kind("metric"), study.of_kind("likelihood")
     return {
         "study": study,
         "verdict": study.column(study.verdict_column),
         "mean_metric": study.mean_column("metric"),
-        "kinds": [
-            ("metric", "By metric, on greedy answers: higher is better", metric),
-            ("likelihood", "By likelihood of the targets, in nats a token: lower is better", likelihood),
-        ],
+        "kinds": _kinds(study),
         "paper_columns": PAPER_COLUMNS,
+        "compared": study.compared,
         "paper_deviation": paper_baseline(study)[1],
         "headline": text.headline(study, agreed),
         "groups": text.signal_groups(study),
@@ -103,6 +100,23 @@ def page(study: Study) -> dict[str, Any]:
         "baseline": study.runs[base[0]].label if base else None,
         "version": code_version(),
     }
+
+
+def _kinds(study: Study) -> list[tuple[str, str, tuple[Column, ...]]]:
+    """(kind, what it is, its columns): what is shown as one table. The tasks that benchmarks are averages of stand
+    apart."""
+    shown = []
+    for kind, said in [
+        ("metric", "By metric, on greedy answers: higher is better"),
+        ("likelihood", "By likelihood of the targets, in nats a token: lower is better"),
+    ]:
+        columns = study.of_kind(kind)
+        names = {one.name for one in study.benchmarks} | {"mean"}
+        inside = tuple(column for column in columns if study.benchmarks and column.task not in names)
+        shown.append((kind, said, tuple(column for column in columns if column not in inside)))
+        if inside:
+            shown.append((kind, f"The tasks that these are averages of. {said}", inside))
+    return shown
 
 
 def _runs(study: Study, base: tuple[str, ...]) -> list[RunView]:

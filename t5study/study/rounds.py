@@ -210,7 +210,7 @@ class Tournament:
         """Judges all rounds so far by what is known now; returns the last verdict."""
         book = Ledger(self.question, self.store, self.reason)
         scale = self.question.scale
-        column = next(one for one in ledger.columns(book.tasks) if one.name == scale.verdict_column)
+        column = next(one for one in book.columns if one.name == scale.verdict_column)
         baselines = book.values(seeds_of(BASELINE, scale.seeds), column.name)
         std = spread(baselines).std if baselines else None
         self.told, verdict = [], Verdict(None, (), None, "")
@@ -221,8 +221,8 @@ class Tournament:
                 if found:
                     values[objective] = spread(found).mean
                 else:
-                    reason = self.reason(self.question.stage(BASELINE.but(objective=objective)))
-                    failed[objective] = reason or "it has not been run"
+                    stages = self.question.stages(BASELINE.but(objective=objective))
+                    failed[objective] = next(filter(None, map(self.reason, stages)), "it has not been run")
             last = this is ROUNDS[-1]
             verdict = judge(values, failed, std, column.name, column.higher_is_better, last)
             self.told.append(self._round(book, this, candidates, verdict))
@@ -262,13 +262,16 @@ def run_rounds(
     text: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
     metric: str | None = None,
+    benchmarks: Sequence[str] | None = None,
+    data: Path | None = None,
+    split_missing: bool = False,
 ) -> str:
     """Plays the rounds in a study's folder, going on where it was stopped; returns the verdicts as text.
 
     Writes scores.json and costs.json after every round. UserError for every mistake of the user's; Stopped after
     SIGINT or SIGTERM, when the workers have saved.
     """
-    question = ask(scale, text, tasks, metric)
+    question = ask(scale, text, tasks, metric, benchmarks, data, split_missing)
     out = Path(out)
     question.claim(out, rounds=True)
     store, machine = Store(out / "store"), here()
@@ -297,7 +300,7 @@ def run_rounds(
 
 
 def _stages(question: Question, experiments: Iterable[Experiment]) -> list[Stage]:
-    return [question.stage(one) for one in experiments]
+    return [stage for one in experiments for stage in question.stages(one)]
 
 
 def _report(tournament: Tournament, built: int) -> str:

@@ -65,19 +65,22 @@ def run_tables(
     tasks: Sequence[str] | None = None,
     metric: str | None = None,
     tables: str = "search",
+    benchmarks: Sequence[str] | None = None,
+    data: Path | None = None,
+    split_missing: bool = False,
 ) -> None:
     """Runs what is missing of some tables and writes scores.json and costs.json; shows progress on stderr.
 
     UserError for every mistake of the user's; Stopped after SIGINT or SIGTERM, when the workers have saved.
     """
     wanted = chosen_tables(tables)
-    question = ask(scale, text, tasks, metric)
+    question = ask(scale, text, tasks, metric, benchmarks, data, split_missing)
     out = Path(out)
     asked = question.claim(out, tables=[table.number for table in wanted])
     store, machine = Store(out / "store"), here()
     seeds = question.scale.seeds
     with Conductor(store, workers_here(machine, workers), machine) as conductor:
-        conductor.run(*[[question.stage(one) for one in experiments_of(wanted, seeds)]] * 2)
+        conductor.run(*[[stage for one in experiments_of(wanted, seeds) for stage in question.stages(one)]] * 2)
         before = chosen_tables(",".join(asked["tables"]))  # what was asked earlier stays in the scores
         experiments, told = experiments_of(before, seeds), []
         if asked["rounds"]:
@@ -97,6 +100,9 @@ def plan(
     tasks: Sequence[str] | None = None,
     metric: str | None = None,
     tables: str = "search",
+    benchmarks: Sequence[str] | None = None,
+    data: Path | None = None,
+    split_missing: bool = False,
 ) -> str:
     """What some tables need, what of it is missing, and what that costs here. Trains nothing and writes nothing.
 
@@ -104,11 +110,12 @@ def plan(
     take now. UserError as `run_tables` has them.
     """
     wanted = chosen_tables(tables)
-    question = ask(scale, text, tasks, metric)
+    question = ask(scale, text, tasks, metric, benchmarks, data, split_missing)
     out, store, machine = Path(out), Store(Path(out) / "store"), here()
     question.compare(out)
     size = workers_here(machine, workers)
-    stages = needed(question.stage(one) for one in experiments_of(wanted, question.scale.seeds))
+    experiments = experiments_of(wanted, question.scale.seeds)
+    stages = needed(stage for one in experiments for stage in question.stages(one))
     missing = {name: stage for name, stage in stages.items() if not has(store, stage)}
     clock = _Clock.of(store, stages, missing, machine)
     rows = [("stage", "there", "missing", "tokens at most", "seconds each", "seconds in all")]

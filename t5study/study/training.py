@@ -18,7 +18,7 @@ from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
 from t5study.train.tuning import AllParameters, Tuning
 
 if TYPE_CHECKING:
-    from t5study.evaluate import Evaluation
+    from t5study.evaluate.evaluation import Evaluation
     from t5study.tasks.task import Task
     from t5study.vocab import Vocab
 
@@ -107,7 +107,9 @@ class Pretrain(Stage):
 class Finetune(Stage):
     """A pre-trained model, or fresh weights, on all tasks as one mixture; scored on each at every checkpoint.
 
-    The optimiser starts anew, as in the official code, which restores the weights alone.
+    The optimiser starts anew, as in the official code, which restores the weights alone. trained, scored: names of the
+    tasks that are, where not all are both (of SuperGLUE, DPR is trained on and not scored). on: the benchmark that
+    these tasks are, for people.
     """
 
     start: Pretrain | None
@@ -130,12 +132,15 @@ class Finetune(Stage):
     save_every: int = field(compare=False, metadata=UNSIGNED)
     tuning: Tuning = field(default=AllParameters(), metadata=IF_SET)
     variant: str = field(default="", compare=False, metadata=UNSIGNED)
+    trained: tuple[str, ...] = field(default=(), metadata=IF_SET)
+    scored: tuple[str, ...] = field(default=(), metadata=IF_SET)
+    on: str = field(default="", compare=False, metadata=UNSIGNED)
     kind: ClassVar[str] = "finetune"
 
     @property
     def label(self) -> str:
         start = self.start.objective.label if self.start else "no pre-training"
-        return f"finetune {start}" + _told(self.variant, self.seed)
+        return f"finetune {start}{' on ' * bool(self.on)}{self.on}" + _told(self.variant, self.seed)
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -150,7 +155,7 @@ class Finetune(Stage):
     def scoring(self) -> float:
         """The part of `work` that is scoring. Answers are made token by token: a row scored costs about what a packed
         row trained does."""
-        rows = self.steps // self.evaluate_every * len(self.tasks) * (self.evaluation_rows or 1000)
+        rows = self.steps // self.evaluate_every * len(self.scored or self.tasks) * (self.evaluation_rows or 1000)
         return rows * _row(self) / _FLOPS_PER_S
 
     @property
@@ -158,10 +163,13 @@ class Finetune(Stage):
         return _START_S + self.steps * self.rows * _row(self) / _FLOPS_PER_S + self.scoring
 
     def build(self, work: Path, place: Place) -> None:
-        from t5study import evaluate as room
+        from t5study.evaluate.predictions import about, save_predictions
+        from t5study.evaluate.rows import task_source
+        from t5study.evaluate.scoring import evaluate
         from t5study.feed.mixing import Mixture
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
+        from t5study.tasks.splits import first
         from t5study.train.loop import TrainRun, train
         from t5study.train.tuning import begin
 
@@ -169,15 +177,19 @@ class Finetune(Stage):
             return
         vocab = self.vocabulary.load(place.store)
         tasks = [task.load(place.store) for task in self.tasks]
+        learnt = [task for task in tasks if not self.trained or task.name in self.trained]
+        tasks = [task for task in tasks if not self.scored or task.name in self.scored]
         if self.start:
             verify(place.folder(self.start))
             model = begin(self.tuning, released.load_released(place.folder(self.start) / "model")[0], self.seed)
         else:
             shape = replace(self.shape, table_rows=vocab.ids.table_rows)
             model = architectures.build(shape, self.seed, self.architecture)
-        sources = [room.task_source(task, vocab, self.seed, *self._lengths(task)) for task in tasks]
-        rates = self.mixing.rates([len(source) for source in sources])
-        stream = Stream(Mixture(sources, rates, self.seed), self.rows, self.source_length, self.target_length)
+        sources = [task_source(task, vocab, self.seed, *self._lengths(task)) for task in learnt]
+        names = [task.name for task in learnt]
+        rates = self.mixing.rates([len(source) for source in sources], names)
+        mixture = Mixture(sources, rates, self.seed, names if self.trained else ())
+        stream = Stream(mixture, self.rows, self.source_length, self.target_length)
         run = TrainRun(
             shape=model.shape,
             architecture=self.architecture,
@@ -190,7 +202,7 @@ class Finetune(Stage):
             dropout=self.dropout,
             seed=self.seed,
             save_every=self.save_every,
-            data=(fingerprint(self.tasks), self.mixing, fingerprint(self.vocabulary)),
+            data=(fingerprint(self.tasks), self.mixing, fingerprint(self.vocabulary), *self.trained),
             init=fingerprint(self.start) if self.start else "fresh",
             z_loss=self.z_loss,
             evaluate_every=self.evaluate_every,
@@ -201,14 +213,12 @@ class Finetune(Stage):
             summaries = {}
             for k, task in enumerate(tasks):
                 place.progress.say(f"scoring {task.column}, {k + 1} of {len(tasks)}")
-                rows = task.evaluation_rows[: self.evaluation_rows]
+                rows = first(task.evaluation_rows, self.evaluation_rows)
                 source_length, target_length = self._lengths(task)
-                found = room.evaluate(
-                    model, vocab, task, rows, source_length=source_length, target_length=target_length
-                )
+                found = evaluate(model, vocab, task, rows, source_length=source_length, target_length=target_length)
                 path = _predictions(work, step, k, task.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                room.save_predictions(found, path)
+                save_predictions(found, path, about(task))
                 summaries[task.name] = found.summary()
             return {"tasks": summaries}
 
@@ -241,10 +251,12 @@ def _told(variant: str, seed: int) -> str:
 
 
 def _trained(work: Path, model: Any) -> dict[str, Any]:
-    """What a run came to. trainable: of its parameters, those that the last step moved."""
+    """What a run came to. trainable: of its parameters, those that the last step moved. examples: of each member of a
+    mixture that tells them."""
     with open(work / "journal.jsonl", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
-    return {
+    examples = {"examples": rows[-1]["examples"]} if "examples" in rows[-1] else {}
+    return examples | {
         "first_loss": rows[0]["loss"],
         "last_loss": rows[-1]["loss"],
         "tokens": sum(row["tokens"] for row in rows),
@@ -276,7 +288,7 @@ def _finished(work: Path) -> bool:
 
 def _scores(work: Path, names: list[str]) -> tuple[dict[str, Any], set[int]]:
     """Each task at its best checkpoint, by its metric and by its targets' likelihood apart; and the steps of these."""
-    from t5study.evaluate import best, best_likelihood
+    from t5study.evaluate.evaluation import best, best_likelihood
 
     with open(work / "evaluations.jsonl", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -297,7 +309,7 @@ def _scores(work: Path, names: list[str]) -> tuple[dict[str, Any], set[int]]:
 
 def _recalled(summary: dict[str, Any]) -> Evaluation:
     """An evaluation from what a run wrote of it; its predictions lie in files."""
-    from t5study.evaluate import Evaluation
+    from t5study.evaluate.evaluation import Evaluation
 
     return Evaluation(
         task=summary["task"],

@@ -28,8 +28,9 @@ from typing import Any, NoReturn
 
 import xxhash
 
-from t5study import metrics
 from t5study.ground.errors import UserError
+from t5study.metrics import metric as metrics
+from t5study.metrics.numbers import as_number
 from t5study.tasks.task import SPLITS, Row, Rows, Task, make_task
 
 SUFFIXES = (".jsonl", ".tsv", ".jsonl.gz", ".tsv.gz")
@@ -80,7 +81,7 @@ def task_from_file(path: Path, metric: str | None = None) -> Task:
     labels = _labels(path, metric, measure, settings, lines, rows)
     if measure is metrics.METRICS["correlation"]:
         for line, (row, _) in zip(lines, rows, strict=True):
-            if metrics.as_number(row.target) is None:
+            if as_number(row.target) is None:
                 line.wrong("target", f"found {_short(row.target)}, which is no number; correlations need numbers")
     splits: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for row, split in rows:

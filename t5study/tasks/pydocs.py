@@ -21,13 +21,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 
 import xxhash
 
 from t5study import pydocs
 from t5study.docstrings import Documented, Parameter, plain, prose_of, sentences
 from t5study.ground.seeds import stream
-from t5study.tasks.task import SPLITS, Row, Rows, Task, make_task
+from t5study.tasks.task import SPLITS, Factory, Row, Rows, Task, make_task
 
 PACKAGES = ("matplotlib", "numpy", "python", "scipy", "sklearn", "torch")
 MOST = {"train": 4000, "validation": 300}
@@ -231,8 +232,8 @@ def _here() -> dict[str, Task]:
     return tasks_of(pydocs.records())
 
 
-def _task_here(name: str) -> Task:
-    return _here()[name]
+def _task_here(name: str, data: Path | None = None) -> Task:
+    return _here()[name]  # from the installed packages: it needs no folder of benchmarks
 
 
-TASKS: dict[str, Callable[[], Task]] = {family.name: partial(_task_here, family.name) for family in FAMILIES}
+TASKS: dict[str, Factory] = {family.name: partial(_task_here, family.name) for family in FAMILIES}

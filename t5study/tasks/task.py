@@ -9,32 +9,44 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import xxhash
 
-from t5study import metrics
 from t5study.ground.errors import UserError
 from t5study.ground.store import read_json, write_json
+from t5study.metrics import metric as metrics
+from t5study.metrics.numbers import as_number
 
 SPLITS = ("train", "validation")
+TEST = "test"  # rows without labels, for a benchmark's submission files; neither learnt from nor scored
+DATA = "T5STUDY_DATA"  # the environment variable that says where the benchmarks lie, where no folder is given
 _SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One example as the model meets it. references: all acceptable answers, where there are several; the first of
-    them is what training aims at, and stands in `target`."""
+    """One example as the model meets it.
+
+    id: what a submission file needs to find the row again. references: all acceptable answers, where there are several;
+    the first of them is what training aims at, and stands in `target`. group: rows of one group are scored together
+    (MultiRC: the question, ReCoRD: the query); "" is a group of its own.
+
+    Where a task's reading is "referent", references are the candidate and whether it is the referent, ("Ann", "True")
+    or ("Ann", "False"), or the candidate alone, where that is not known (a test row); no references: it is the target.
+    """
 
     id: str
     input: str
     target: str
     references: tuple[str, ...] = ()
+    group: str = ""
 
     @property
     def answers(self) -> str | tuple[str, ...]:
@@ -56,9 +68,10 @@ class TaskValue:
 @dataclass(frozen=True)
 class Task:
     """name: its address ("pydocs/package", or a file's name). column: its heading in tables. metric: the number that
-    its column shows; `metrics` has the others that come with it. rows: "train" or "validation" -> its rows, in a fixed
-    order. digest: of the rendered rows. labels: the answers there are ((): any text). input_length, target_length:
-    tokens, EOS counted, that rows are trimmed to unless a run says otherwise. max_eval: score only so many rows.
+    its column shows; `metrics` has the others that come with it. rows: "train", "validation" or "test" -> its rows, in
+    a fixed order; a split may be empty, "test" has no targets. digest: of the rendered rows of the first two. labels:
+    the answers there are ((): any text). input_length, target_length: tokens, EOS counted, that rows are trimmed to
+    unless a run says otherwise. max_eval: score only so many rows.
 
     >>> rows = Rows({"train": (Row("0", "is it? yes", "yes"),), "validation": (Row("1", "is it? no", "no"),)})
     >>> task = make_task("toy", rows, metric="accuracy", labels=("no", "yes"))
@@ -94,6 +107,17 @@ class Task:
         return metrics.find(self.metric)[1]
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """The fixed labels that an answer is chosen among, so that a model can rank them; (): any text."""
+        return self.labels
+
+    @property
+    def reading(self) -> str:
+        """How an answer is judged: "exact", as its metric says, or "referent" (WSC, DPR, WNLI): the answer names the
+        candidate or it does not, and either may be right (see Row)."""
+        return "referent" if self.metric == "referent" else "exact"
+
+    @property
     def value(self) -> TaskValue:
         """What enters fingerprints."""
         return TaskValue(self.name, self.digest, self.metric, self.labels, self.max_eval)
@@ -103,23 +127,32 @@ class Task:
         """The validation rows that are scored."""
         return self.rows("validation")[: self.max_eval]
 
+    def need(self, split: str) -> Sequence[Row]:
+        """The rows of a split. UserError if there are none: the task is for evaluation only, or a file is missing."""
+        if not (rows := self.rows(split)):
+            told = getattr(self.rows, "missing", {}).get(split, f"it has none in its {split} split")
+            raise UserError(f"task {self.name}: found no {split} rows; {told}")
+        return rows
+
     def parse(self, text: str) -> str | None:
         """The answer in a decoded text; None if there is none: empty, sentinels only, no label, no number."""
         answer = text.strip()
         if self.labels:
             return answer if answer in self.labels else None
-        if metrics.find(self.metric)[0] is metrics.METRICS["correlation"]:
-            return answer if metrics.as_number(answer) is not None else None
+        if "pearson" in self.metrics:
+            return answer if as_number(answer) is not None else None
         return answer if _SENTINEL.sub("", answer).strip() else None
 
     def score(self, rows: Sequence[Row], predictions: Sequence[str | None]) -> dict[str, float]:
         """Predictions as `parse` gave them -> all numbers of the metric, in per cent."""
-        return metrics.score(self.metric, [row.answers for row in rows], predictions, self.labels)
+        groups = [row.group for row in rows]
+        return metrics.score(self.metric, [row.answers for row in rows], predictions, self.labels, groups)
 
     def intervals(self, rows: Sequence[Row], predictions: Sequence[str | None]) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals over examples for the same numbers."""
         metric, _ = metrics.find(self.metric)
-        return metrics.intervals(metric, [row.answers for row in rows], predictions, self.labels)
+        groups = [row.group for row in rows]
+        return metrics.intervals(metric, [row.answers for row in rows], predictions, self.labels, groups)
 
 
 # --- making one -------------------------------------------------------------------------------------------------
@@ -127,22 +160,33 @@ class Task:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows held in memory: a callable that can be sent to another process."""
+    """Rows held in memory: a callable that can be sent to another process. A split that is not there has no rows;
+    missing: split -> what to do about it, for who needs it."""
 
     splits: Mapping[str, tuple[Row, ...]]
+    missing: Mapping[str, str] = field(default_factory=dict[str, str], compare=False)
 
     def __call__(self, split: str) -> Sequence[Row]:
-        if split not in SPLITS:
-            raise ValueError(f"split {split!r} is none of {SPLITS}")
-        return self.splits[split]
+        if split not in (*SPLITS, TEST):
+            raise ValueError(f"split {split!r} is none of {(*SPLITS, TEST)}")
+        return self.splits.get(split, ())
 
 
 def digest_rows(splits: Mapping[str, Iterable[Row]]) -> str:
-    """xxh3-128 over every rendered row of both splits, in order."""
+    """xxh3-128 over every rendered row of the two splits that have targets, in order. A row's group is in it where it
+    has one."""
     digest = xxhash.xxh3_128()
     for split in SPLITS:
-        for row in splits[split]:
-            line = json.dumps([split, row.id, row.input, row.target, *row.references], ensure_ascii=True)
+        for row in splits.get(split, ()):
+            fields = [
+                split,
+                row.id,
+                row.input,
+                row.target,
+                *row.references,
+                *([{"group": row.group}] * bool(row.group)),
+            ]
+            line = json.dumps(fields, ensure_ascii=True)
             digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 
@@ -158,11 +202,14 @@ def make_task(name: str, rows: Rows, *, metric: str, column: str = "", **setting
 
 
 def keep(task: Task, folder: Path) -> None:
-    """Writes a task's settings and rendered rows into a folder (task.json, train.jsonl, validation.jsonl)."""
+    """Writes a task's settings and rendered rows into a folder (task.json, train.jsonl, validation.jsonl; test rows are
+    not kept)."""
     for split in SPLITS:
         with open(folder / f"{split}.jsonl", "w", encoding="utf-8") as file:
             for row in task.rows(split):
                 fields = {"id": row.id, "input": row.input, "target": row.target, "references": row.references}
+                if row.group:
+                    fields["group"] = row.group
                 file.write(json.dumps(fields, ensure_ascii=True) + "\n")
     settings = {
         "name": task.name,
@@ -193,16 +240,35 @@ def kept(folder: Path) -> Task:
 # --- finding one ------------------------------------------------------------------------------------------------
 
 
-def find(address: str, metric: str | None = None) -> Task:
+class Factory(Protocol):
+    """What makes a built-in task. data: the folder that the benchmarks' files lie in."""
+
+    def __call__(self, data: Path | None = None) -> Task: ...
+
+
+MACHINERY = ("task", "files", "sources", "pronouns", "hub", "benchmarks", "splits")
+
+
+def find(address: str, metric: str | None = None, data: Path | None = None) -> Task:
     """The task at an address. "pydocs/package" is tasks/pydocs.py, TASKS["package"]; anything else is a file's path
-    (see tasks/files.py), and `metric` is for a file that names none. UserError if there is no such task."""
+    (see tasks/files.py), and `metric` is for a file that names none. A module may have `other(name)` too: a factory
+    for a name that TASKS cannot list (a pair of languages), or None.
+
+    data: the folder of the benchmarks' files (else the environment variable T5STUDY_DATA says it). UserError if there
+    is no such task, or a file that it is made of is missing.
+    """
     from t5study.tasks import files
 
     module, _, name = address.partition("/")
     if module in _modules():
-        tasks = importlib.import_module(f"t5study.tasks.{module}").TASKS
-        if name in tasks:
-            return tasks[name]()
+        found = importlib.import_module(f"t5study.tasks.{module}")
+        factory: Factory | None = found.TASKS.get(name)
+        if factory is None and hasattr(found, "other"):
+            factory = found.other(name)
+        if factory is not None:
+            if data is None and (told := os.environ.get(DATA)):
+                data = Path(told)
+            return factory(data=data)
     if files.is_task_file(address):
         return files.task_from_file(Path(address), metric)
     raise UserError(
@@ -220,4 +286,4 @@ def names() -> tuple[str, ...]:
 def _modules() -> tuple[str, ...]:
     """The files beside this one that hold tasks: all but the machinery."""
     here = [str(Path(__file__).parent)]
-    return tuple(module.name for module in pkgutil.iter_modules(here) if module.name not in ("task", "files"))
+    return tuple(module.name for module in pkgutil.iter_modules(here) if module.name not in MACHINERY)

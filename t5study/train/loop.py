@@ -46,6 +46,7 @@ from t5study.train.tuning import AllParameters, Movement, Tuning
 
 # About ln(V): logits of variance 1 add a half, 0.07 to 0.82 were seen over sizes and seeds, few targets scatter more.
 FIRST_LOSS_BAND = (-1.0, 2.0)
+_EXAMPLES_EVERY = 100  # steps between rows of the journal that tell how often each member of a mixture came
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ def _go_on(
                 with torch.no_grad():
                     evaluations.append({"step": step, **evaluate(step, model)})
             if step == run.steps:
+                if progress is None and (told := proportions(stream.taken(position), stream.shares)):
+                    print(f"t5study: {told}", file=sys.stderr)
                 return
 
             clock.start()
@@ -171,7 +174,10 @@ def _go_on(
             refuse(model, taken, step)
             rate = run.schedule.rate(step - 1)
             site.optimizer.step(rate)
-            journal.append({"step": step, **asdict(taken), "rate": rate, "trainable": site.movement.trainable(step)})
+            row = {"step": step, **asdict(taken), "rate": rate, "trainable": site.movement.trainable(step)}
+            if (step % _EXAMPLES_EVERY == 0 or step == run.steps) and (examples := stream.taken(position)):
+                row["examples"] = examples
+            journal.append(row)
             clock.stop(taken.tokens)
 
             shown.update(step, tokens=taken.tokens, loss=taken.loss)
@@ -264,12 +270,26 @@ def first_loss_warning(run: TrainRun, loss: float) -> str | None:
     )
 
 
+def proportions(examples: Mapping[str, int], shares: Mapping[str, float]) -> str:
+    """How often each member of a mixture came, beside how often it was to, in a line; "" without members.
+
+    >>> proportions({"glue/cola": 30, "glue/rte": 10}, {"glue/cola": 0.77, "glue/rte": 0.23})
+    '40 examples: glue/cola 75.0 % (77.0 % asked), glue/rte 25.0 % (23.0 % asked)'
+    """
+    if not examples:
+        return ""
+    n = sum(examples.values())
+    told = [f"{name} {count / n:.1%} ({shares[name]:.1%} asked)".replace("%", " %") for name, count in examples.items()]
+    return f"{n:,} examples: {', '.join(told)}"
+
+
 def _summary(run: TrainRun, model: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """A finished run in numbers that are the same whenever it is run. tokens: of source and target. trainable: of its
-    parameters, those that moved in the last step."""
+    parameters, those that moved in the last step. examples: of each member of a mixture that has names."""
     last = rows[-max(1, len(rows) // 10) :]
     first = rows[0]["loss"]
-    return {
+    examples = {"examples": rows[-1]["examples"]} if "examples" in rows[-1] else {}
+    return examples | {
         "steps": run.steps,
         "first_loss": first,
         "first_loss_expected": math.log(run.shape.table_rows) if run.init == "fresh" else None,

@@ -9,7 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from t5study.decode.panels import Panels, attend, gated_gelu, source_panels, top
+from t5study.decode.attention import attend, source_panels
+from t5study.decode.choose import top
+from t5study.decode.panels import Panels, gated_gelu
+from t5study.decode.tiles import panel_width
 
 
 def normal(*size: int, seed: int = 0) -> np.ndarray:
@@ -59,13 +62,16 @@ def test_attention(lengths: list[int], beams: int, heads: int, e: int, places: i
     source = source or places == 0
     answers, inner = len(lengths) * beams, heads * e
     length_R, row_A = np.array(lengths), np.repeat(np.arange(len(lengths)), beams)
-    q_AI, kv_NW = normal(answers, inner, seed=seed), normal(sum(lengths), 2 * inner, seed=seed + 1)
+    q_AI = normal(answers, 3 * inner, seed=seed)[:, :inner]  # as it lies beside k and v
+    kv_NW = normal(sum(lengths), 2 * inner, seed=seed + 1)
     answer_LA2I = normal(7, answers, 2, inner, seed=seed + 2)
+    answer_2AHLE = np.zeros((2, answers, heads, 7, panel_width(e)), np.float32)
+    answer_2AHLE[..., :e] = answer_LA2I.reshape(7, answers, 2, heads, e).transpose(2, 1, 3, 0, 4)
     slot_AL = np.random.default_rng(seed).integers(0, answers, (answers, 7))
     bias_HL = normal(heads, 50, seed=seed + 3)
     panels = source_panels(kv_NW, length_R, heads) if source else (np.zeros(0, np.float32), np.zeros(0, np.int64))
-    found_AI = np.empty_like(q_AI)
-    attend(q_AI, heads, *panels, length_R, row_A, answer_LA2I, slot_AL, places, bias_HL, found_AI)
+    found_AI = np.empty((answers, inner), np.float32)
+    attend(q_AI, heads, *panels, length_R, row_A, answer_2AHLE, slot_AL, places, bias_HL, found_AI)
     first_R = np.cumsum(lengths) - lengths
     for a, r in enumerate(row_A):
         for h in range(heads):

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import xxhash
 from numba.core.dispatcher import Dispatcher
 from tiny_run import outcome
 
@@ -47,6 +48,31 @@ def test_a_loop_called_by_a_loop_is_inlined_into_it():
     for inner in called:
         options = inner.targetoptions
         assert options.get("forceinline") or options.get("inline") == "always", inner.py_func
+
+
+def test_a_loop_with_parts_of_another_file_is_compiled_anew_when_they_change():
+    """numba's cache looks at a loop's own file only, so that file holds the other's digest."""
+    borrowed = {
+        (module_of(part), outer.py_func.__module__)
+        for outer in loops()
+        for name in outer.py_func.__code__.co_names
+        if module_of(part := outer.py_func.__globals__.get(name)) not in ("", outer.py_func.__module__)
+    }
+    assert len(borrowed) > 2
+    for lender, borrower in borrowed:
+        digest = xxhash.xxh3_64_hexdigest(source(lender).read_bytes())
+        assert digest in source(borrower).read_text(), f"{borrower}: put {digest!r} where it has {lender}'s digest"
+
+
+def module_of(part: object) -> str:
+    """Of a compiled part: numba's own, or a function in LLVM's language."""
+    function = getattr(part, "py_func", None) or getattr(part, "_defn", None)
+    module = getattr(function, "__module__", "")
+    return module if module.startswith("t5study.") else ""
+
+
+def source(module: str) -> Path:
+    return Path(importlib.import_module(module).__file__ or "")
 
 
 def test_a_process_that_compiles_the_loops_trains_to_the_same_bytes_as_one_that_loads_them(tmp_path: Path):

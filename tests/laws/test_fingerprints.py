@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from toy_study import NoText, toy_setting, toy_task
 
-from t5study.feed.mixing import Equal, ExamplesProportional
+from t5study.feed.mixing import Equal, ExamplesProportional, Temperature
 from t5study.ground.machine import Machine
 from t5study.ground.store import canonical, fingerprint
 from t5study.objectives import Denoising, PrefixLM, ReplaceSpans, SpanCorruption
@@ -126,3 +126,23 @@ def test_a_stage_holds_those_before_it():
     )
     assert all(here[kind] != there[kind] for kind in ("corpus", "vocabulary", "tokens", "pretrain", "finetune"))
     assert here["tasks"] == there["tasks"]
+
+
+def told() -> str:
+    """The stages of some experiments at some scales, a line a stage."""
+    lines = []
+    for name in ("smoke", "laptop", "paper"):
+        setting = dataclasses.replace(toy_setting(), scale=SCALES[name])
+        for experiment in (
+            BASELINE,
+            BASELINE.but(pretraining=0.0),
+            BASELINE.but(mixing=Temperature(2, 1000)),
+            BASELINE.but(tuning=Adapters(32)),
+        ):
+            lines += [f"{name} {stage_id(stage)}" for stage in needed([unfold(experiment, setting)]).values()]
+    return "".join(f"{line}\n" for line in dict.fromkeys(lines))
+
+
+def test_studies_that_are_there_are_found_again():
+    """Whatever is added to a stage leaves the fingerprints of those from before: their folders are hours of work."""
+    assert told() == (Path(__file__).parents[1] / "golden" / "stage_ids.txt").read_text()

@@ -32,11 +32,11 @@ def test_a_room_that_looks_upstairs_is_seen(tmp_path: Path):
     """The contract is not empty: the same tree with one import too many breaks it."""
     shutil.copytree(ROOT / "t5study", tmp_path / "t5study", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    with open(tmp_path / "t5study" / "metrics.py", "a", encoding="utf-8") as file:
+    with open(tmp_path / "t5study" / "metrics" / "metric.py", "a", encoding="utf-8") as file:
         file.write("\nfrom t5study import evaluate\n")
     done = _lint(tmp_path)
     assert done.returncode == 1
-    assert "t5study.metrics -> t5study.evaluate" in done.stdout
+    assert "t5study.metrics.metric -> t5study.evaluate" in done.stdout
 
 
 def test_init_files_are_empty():

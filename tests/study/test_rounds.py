@@ -51,7 +51,7 @@ class Played:
             self.meanwhile.append(list(meanwhile))
             self.expected.append(set(expected))
             for experiment in self.calls[-1]:
-                stage, value = self.question.stage(experiment), nats(experiment)
+                stage, value = self.question.stages(experiment)[0], nats(experiment)
                 if value is None:
                     self.failed[stage] = "the loss is nan"
                     for task in stage.tasks:
@@ -185,7 +185,7 @@ def test_a_replay_tells_the_same_and_runs_nothing(usual: Played):
 def test_a_replay_of_half_a_tournament_stops_there(tmp_path: Path):
     question, store = toy_question(), Store(tmp_path / "store")
     for objective in (PrefixLM(), BertStyle(), Deshuffle()):
-        put_run(store, question.stage(BASELINE.but(objective=objective)), 3.0)
+        put_run(store, question.stages(BASELINE.but(objective=objective))[0], 3.0)
     half = replay(question, store, lambda stage: None)
     assert [told["number"] for told in half.told] == [1]
 
@@ -255,7 +255,7 @@ def test_scores_do_not_depend_on_the_order_of_runs_and_are_left_alone_if_equal(u
 
 def test_rows_that_were_not_run_have_no_runs(tmp_path: Path):
     question, store = toy_question(), Store(tmp_path / "store")
-    put_run(store, question.stage(BASELINE), 3.0)
+    put_run(store, question.stages(BASELINE)[0], 3.0)
     scores = Ledger(question, store).scores([BASELINE, BASELINE.but(seed=1)])
     assert len(scores["runs"]) == 1
     assert {row["label"]: len(row["runs"]) for row in scores["tables"][0]["rows"]} == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ TRAIN = tuple(Row(str(i), f"tone: text {i}", ("sad", "glad")[i % 2]) for i in ra
 VALIDATION = tuple(Row(str(i), f"tone: text {i}", ("sad", "glad")[i % 2]) for i in range(8, 12))
 
 
-def toy(metric: str = "accuracy", train: tuple[Row, ...] = TRAIN, **settings: object) -> Task:
+def toy(metric: str = "accuracy", train: tuple[Row, ...] = TRAIN, **settings: Any) -> Task:
     return make_task("toy/tone", Rows({"train": train, "validation": VALIDATION}), metric=metric, **settings)
 
 
@@ -100,3 +101,43 @@ def test_an_unknown_address_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         find(str(tmp_path / "nothing.jsonl"), "accuracy")
     assert all("/" in name for name in names())
+
+
+def test_a_digest_is_what_it_was_and_follows_a_group() -> None:
+    assert toy().digest == "e477126ac6f37edb74badcad27444ed1"
+    grouped = (*TRAIN[:-1], Row("7", TRAIN[-1].input, TRAIN[-1].target, group="0-1"))
+    assert toy(train=grouped).digest != toy().digest
+
+
+def test_test_rows_are_neither_learnt_nor_scored() -> None:
+    rows = {"train": TRAIN, "validation": VALIDATION, "test": (Row("t", "tone: who knows", ""),)}
+    task = make_task("toy/tone", Rows(rows), metric="accuracy")
+    assert [row.id for row in task.rows("test")] == ["t"]
+    assert task.value == toy().value
+    assert toy().rows("test") == ()
+    with pytest.raises(ValueError, match="split 'dev' is none of"):
+        task.rows("dev")
+
+
+def test_an_empty_split_is_told_to_who_needs_it(tmp_path: Path) -> None:
+    rows = Rows({"validation": VALIDATION}, missing={"train": "it is for evaluation only"})
+    task = make_task("toy/tone", rows, metric="accuracy")
+    assert task.rows("train") == ()
+    assert task.need("validation") == VALIDATION
+    with pytest.raises(UserError, match="^task toy/tone: found no train rows; it is for evaluation only$"):
+        task.need("train")
+    keep(task, tmp_path)
+    with pytest.raises(UserError, match="^task toy/tone: found no train rows; it has none in its train split$"):
+        kept(tmp_path).need("train")
+
+
+def test_a_group_is_kept(tmp_path: Path) -> None:
+    grouped = tuple(Row(row.id, row.input, row.target, (), "q") for row in VALIDATION)
+    task = make_task("toy/tone", Rows({"train": TRAIN, "validation": grouped}), metric="accuracy")
+    keep(task, tmp_path)
+    assert kept(tmp_path).rows("validation") == grouped
+
+
+def test_choices_are_the_labels_and_reading_is_the_metrics() -> None:
+    assert toy(labels=("sad", "glad")).choices == ("sad", "glad")
+    assert (toy("rouge1").choices, toy("rouge1").reading) == ((), "exact")

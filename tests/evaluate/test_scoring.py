@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from t5study import evaluate
-from t5study.decode import generate, scores
+from t5study.decode import generate, scores, weights
+from t5study.decode.search import Answer
+from t5study.evaluate.evaluation import best, best_likelihood
+from t5study.evaluate.predictions import save_predictions
+from t5study.evaluate.rows import encoded, task_source
+from t5study.evaluate.scoring import evaluate
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS
 from t5study.tasks.task import Row, Rows, Task, make_task
@@ -35,29 +40,47 @@ class Letters:
 
 
 class Known:
-    """Stands where a model stands, and notes what it is asked."""
+    """Stands where a model stands: knows the answer to each row and its target's nats a token, and notes what it is
+    asked, batch by batch. Rows that look the same are told apart by their order."""
 
-    def __init__(self, answers: Sequence[str], nats_a_token: Sequence[float]):
-        self.answers, self.nats_a_token = answers, np.array(nats_a_token)
-        self.asked: dict[str, Any] = {}
+    def __init__(self, answers: Sequence[str], nats_a_token: Sequence[float], task: Task, rows: Sequence[Row]):
+        self.answers, self.nats_a_token, self.rows = answers, nats_a_token, rows
+        self.greedy: list[tuple[np.ndarray, int]] = []
+        self.scored: list[tuple[np.ndarray, np.ndarray]] = []
+        self.answered: Counter[str] = Counter()
+        self.judged: Counter[tuple[str, str]] = Counter()
 
-    def greedy(self, source_BS: np.ndarray, max_length: int) -> list[np.ndarray]:
-        self.asked |= {"greedy": source_BS, "max_length": max_length}
-        return [np.array([ord(letter) for letter in answer], np.int32)[:max_length] for answer in self.answers]
+    def generate(self, source_RS: np.ndarray, max_length: int) -> list[Answer]:
+        self.greedy.append((source_RS, max_length))
+        found = []
+        for source_S in source_RS:
+            asked = Letters().decode(source_S)
+            alike = [i for i, row in enumerate(self.rows) if row.input.startswith(asked)]
+            text = self.answers[alike[self.answered[asked] % len(alike)]]
+            self.answered[asked] += 1
+            found.append(Answer(np.array([ord(letter) for letter in text], np.int32)[:max_length], 0.0))
+        return found
 
-    def target_scores(self, source_BS: np.ndarray, target_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.asked |= {"scores": source_BS, "targets": target_BT}
-        tokens_N = (target_BT > 0).sum(1)
-        return self.nats_a_token * tokens_N, tokens_N
+    def target_scores(self, source_RS: np.ndarray, target_RT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.scored.append((source_RS, target_RT))
+        tokens_R, nats = (target_RT > 0).sum(1), []
+        for source_S, target_T in zip(source_RS, target_RT, strict=True):
+            asked = (Letters().decode(source_S), Letters().decode(target_T))
+            alike = [i for i, row in enumerate(self.rows) if (row.input + "|" + row.target).startswith(asked[0])]
+            alike = [i for i in alike if self.rows[i].target.startswith(asked[1])]
+            nats.append(self.nats_a_token[alike[self.judged[asked] % len(alike)]])
+            self.judged[asked] += 1
+        return np.array(nats) * tokens_R, tokens_R
 
 
 @pytest.fixture(autouse=True)
 def _known_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "ready", lambda model: model)
     monkeypatch.setattr(
-        generate, "greedy", lambda model, source, max_length, batch_rows=64: model.greedy(source, max_length)
+        generate, "generate", lambda model, source, longest, method, batch_rows: model.generate(source, longest)
     )
     monkeypatch.setattr(
-        scores, "target_scores", lambda model, source, target, batch_rows=64: model.target_scores(source, target)
+        scores, "target_scores", lambda model, source, target, rows: model.target_scores(source, target)
     )
 
 
@@ -68,8 +91,9 @@ def toy(**settings: Any) -> Task:
 
 
 def scored(answers: Sequence[str], nats: Sequence[float] = (1.0,) * 6, task: Task | None = None, **how: Any):
-    model = Known(answers, nats)
-    return evaluate.evaluate(model, Letters(), task or toy(), **how), model  # type: ignore[arg-type]
+    task = task or toy()
+    model = Known(answers, nats, task, how.get("rows", task.evaluation_rows))
+    return evaluate(model, Letters(), task, **how), model  # type: ignore[arg-type]
 
 
 def test_an_unreadable_answer_is_wrong_and_counted() -> None:
@@ -94,18 +118,20 @@ def test_likelihood_is_nats_a_target_token_with_eos() -> None:
 def test_what_the_model_is_asked() -> None:
     """Source and target end in EOS; answers may be as long as the longest target; both scores see the same rows."""
     _, model = scored(["sad"] * 6)
-    source_NS, target_NT = model.asked["scores"], model.asked["targets"]
-    assert (model.asked["greedy"] == source_NS).all()
-    assert target_NT.tolist()[0] == [*map(ord, "sad"), EOS, 0]
-    assert target_NT.tolist()[1] == [*map(ord, "glad"), EOS]
-    assert source_NS.tolist()[0] == [*map(ord, "tone: text 0"), EOS]
-    assert model.asked["max_length"] == 5
+    ((source_NS, target_NT),) = model.scored
+    ((asked_NS, longest),) = model.greedy
+    assert sorted(asked_NS.tolist()) == sorted(source_NS.tolist())
+    glad, sad = [*map(ord, "glad"), EOS], [*map(ord, "sad"), EOS, 0]
+    assert target_NT.tolist() == [glad] * 3 + [sad] * 3, "longest first"
+    assert source_NS.tolist()[0] == [*map(ord, "tone: text 1"), EOS]
+    assert longest == 5
 
 
 def test_what_is_too_long_is_cut_and_still_ends() -> None:
     _, model = scored(["sad"] * 6, source_length=5, target_length=3)
-    assert model.asked["scores"].tolist() == [[*map(ord, "tone"), EOS]] * 6
-    assert model.asked["targets"].tolist()[:2] == [[*map(ord, "sa"), EOS], [*map(ord, "gl"), EOS]]
+    ((source_NS, target_NT),) = model.scored
+    assert source_NS.tolist() == [[*map(ord, "tone"), EOS]] * 6
+    assert target_NT.tolist()[:2] == [[*map(ord, "sa"), EOS], [*map(ord, "gl"), EOS]]
     result, _ = scored(["sa", "gl"] * 3, source_length=5, target_length=3)
     assert result.value == 0, "metrics compare with whole targets, also where decoding was cut"
 
@@ -142,13 +168,13 @@ def test_summary_is_json_and_predictions_are_kept(tmp_path: Path) -> None:
     assert (summary["n"], summary["unreadable"], summary["metric"]) == (6, 2, "accuracy")
     assert summary["intervals"]["nats"] == [pytest.approx(1.0)] * 2
     path = tmp_path / "predictions.parquet"
-    evaluate.save_predictions(result, path)
-    evaluate.save_predictions(result, path)
+    save_predictions(result, path)
+    save_predictions(result, path)
     table = pq.read_table(path).to_pylist()
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.parquet"]
     assert table[2] == {
         "id": "r2", "input": "tone: text 2", "target": "sad", "prediction": "ha\u2028p", "readable": False,
-        "nats": 4.0, "tokens": 4,
+        "nats": 4.0, "tokens": 4, "answer": None, "references": [], "group": "", "choices": [],
     }  # fmt: skip
 
 
@@ -160,14 +186,14 @@ def test_best_checkpoint() -> None:
         200: scored(right, [1.0] * 6)[0],
         400: scored(wrong, [0.5] * 6)[0],
     }
-    assert evaluate.best(found) == 200, "the earliest of equal metrics"
-    assert evaluate.best_likelihood(found) == 100, "the earliest of equal likelihoods, which is another step"
+    assert best(found) == 200, "the earliest of equal metrics"
+    assert best_likelihood(found) == 100, "the earliest of equal likelihoods, which is another step"
 
 
 def test_training_rows_become_a_source() -> None:
-    source = evaluate.task_source(toy(), Letters(), 0, 6, 8)  # type: ignore[arg-type]
+    source = task_source(toy(), Letters(), 0, 6, 8)  # type: ignore[arg-type]
     assert len(source) == 1
-    (pair,) = evaluate.encoded(Letters(), toy().rows("train"), 6, 8)  # type: ignore[arg-type]
+    (pair,) = encoded(Letters(), toy().rows("train"), 6, 8)  # type: ignore[arg-type]
     assert pair.source.tolist() == [*map(ord, "tone:"), EOS]
     assert pair.target.tolist() == [*map(ord, "sad"), EOS]
     assert pair.source.dtype == np.int32

@@ -1,0 +1,73 @@
+"""Multi-task training: which tasks stand in one mixture with the text itself, and what is known of their rates.
+
+    multitask()                         every task of the seven benchmarks, and the unlabeled task (section 3.5.2)
+    multitask(left_out="glue")          leave-one-out: a benchmark is left out as a whole; there are seven of them
+    multitask(unlabeled=False)          supervised-only (section 3.5.3)
+    multitask_mixing(Temperature(2, 2**21))      RTE, which both benchmarks have, counts half in each
+
+The unlabeled task is pre-training's objective on text: a DocumentSource beside the tasks' PairSources. It has no size
+of its own (no text is read twice), so it is given one.
+"""
+
+from __future__ import annotations
+
+from t5study.feed.mixing import ExamplesProportional
+from t5study.feed.named import Adjusted, Mixing
+from t5study.ground.errors import UserError
+from t5study.tasks.benchmarks import BENCHMARKS, find_benchmark
+
+UNLABELED = "unlabeled"
+UNLABELED_SIZE = 1_000_000  # the official default of co-training
+TWICE = ("glue/rte", "superglue/rte")  # the same rows under two prompts
+# Section 3.7: so large a part of text as each of the final models was given, so that the larger ones do not overfit.
+FINAL_SIZES = {"small": 710_000, "base": 2_620_000, "large": 8_660_000, "3b": 33_500_000, "11b": 133_000_000}
+_UNLIMITED = 2**40  # no task has so many rows
+
+
+def multitask(left_out: str = "", unlabeled: bool = True) -> tuple[str, ...]:
+    """Names of the members, in the order of the tables' columns, the unlabeled task last. left_out: a benchmark's
+    name or column. UserError if there is no such benchmark.
+
+    >>> len(multitask()), len(multitask(left_out="glue")), multitask(left_out="glue")[-1]
+    (23, 15, 'unlabeled')
+    """
+    gone = find_benchmark(left_out) if left_out else None
+    members = [name for one in BENCHMARKS.values() if one != gone for name, _ in one.training]
+    return (*members, UNLABELED) if unlabeled else tuple(members)
+
+
+def leave_one_out() -> dict[str, tuple[str, ...]]:
+    """The seven mixtures of Table 12's leave-one-out row, by the benchmark that is missing.
+
+    >>> list(leave_one_out())
+    ['glue', 'cnndm', 'squad', 'superglue', 'ende', 'enfr', 'enro']
+    """
+    return {name: multitask(left_out=name) for name in BENCHMARKS}
+
+
+def multitask_mixing(rule: Mixing, unlabeled_size: float = UNLABELED_SIZE) -> Adjusted:
+    """A rule for all tasks at once: the unlabeled task counts as `unlabeled_size` examples (which a rule's limit cuts
+    like any other's), and each RTE half.
+
+    >>> mixing = multitask_mixing(ExamplesProportional(2**19))
+    >>> mixing.rates([2490, 2490, 10**9], ["glue/rte", "superglue/rte", "unlabeled"]).round(5).tolist()
+    [0.00236, 0.00236, 0.99527]
+    """
+    return Adjusted(rule, sizes=((UNLABELED, unlabeled_size),), factors=tuple((name, 0.5) for name in TWICE))
+
+
+def final_mixing(size: str) -> Adjusted:
+    """How the final models of section 3.7 were pre-trained on text and tasks: examples-proportional with a virtual
+    size for the text, English to German and to French cut at a million. UserError for a size there was none of.
+
+    >>> final_mixing("small").rates([1, 40_853_137], ["unlabeled", "wmt/enfr"]).round(3).tolist()
+    [0.415, 0.585]
+    """
+    if size not in FINAL_SIZES:
+        raise UserError(f"mixing: found {size!r}; give one of {', '.join(FINAL_SIZES)}")
+    return Adjusted(
+        ExamplesProportional(_UNLIMITED),
+        sizes=((UNLABELED, FINAL_SIZES[size]),),
+        caps=(("wmt/ende", 1_000_000), ("wmt/enfr", 1_000_000)),
+        factors=tuple((name, 0.5) for name in TWICE),
+    )
