@@ -3,9 +3,9 @@
     T5STUDY_C4_WHEELS=.venv/c4-wheels python bench/rules.py      (after `make parity-c4`)
 
 Pages of our own making (tests/web_pages.py), about 4 kB each. The clock is the process's time, since cores may be
-shared; contenders take turns on the same pages, and a ratio is the median of the turns' ratios. Without the wheels
-only langdetect is beside, which is said. Exits with 1 if the page rules are under 50 MB/s, language
-identification under 40 times langdetect, or the chain under 12 times the official functions.
+shared. A speed is the best of the turns; contenders take turns on the same pages, and a ratio is the median of the
+turns' ratios. Without the wheels only langdetect is beside, which is said. Exits with 1 if the page rules are under
+50 MB/s, language identification under 40 times langdetect, or the chain under 12 times the official functions.
 """
 
 from __future__ import annotations
@@ -87,21 +87,20 @@ def theirs(wheels: str) -> Callable[[Page], bool]:
 
 
 def main() -> int:
-    print(f"{describe()}; one thread; median of {TURNS} turns")
+    print(f"{describe()}; one thread; speeds are the best of {TURNS} turns, ratios their median")
     some = made(400)
     size = sum(len(page.text.encode()) for page in some) / 1e6
     cleaned = [page for one in some if isinstance(page := clean(one, PROFILE), Page)]
     texts = [page.text for page in cleaned]
     clean_size = sum(len(text.encode()) for text in texts) / 1e6
-    print(
-        f"{len(some)} pages of {1000 * size / len(some):.1f} kB; {len(texts)} cleaned, {1000 * clean_size / len(texts):.1f} kB"
-    )
+    each, each_clean = 1000 * size / len(some), 1000 * clean_size / len(texts)
+    print(f"{len(some)} pages of {each:.1f} kB; {len(texts)} cleaned, {each_clean:.1f} kB")
     for text in texts:  # compiles, reads the tables, remembers contexts
         identify(text)
     failed = False
 
     def row(name: str, work: Callable[[], object], megabytes: float, documents: int) -> float:
-        took = statistics.median(seconds(work) for _ in range(TURNS))
+        took = min(seconds(work) for _ in range(TURNS))
         print(f"{name:44} {megabytes / took:9.1f} MB/s {documents / took:11,.0f} pages/s")
         return megabytes / took
 
@@ -133,7 +132,7 @@ def main() -> int:
             for _ in range(TURNS)
         )
         failed |= ratio < 12
-        took = statistics.median(seconds(lambda: [ours(page) for page in some]) for _ in range(TURNS))
+        took = min(seconds(lambda: [ours(page) for page in some]) for _ in range(TURNS))
         print(f"the chain is {ratio:.1f} times the official functions ({size / took:.1f} MB/s); 12 are asked for")
     else:
         print("the official functions: SKIPPED, T5STUDY_C4_WHEELS is not set")

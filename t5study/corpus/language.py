@@ -102,7 +102,7 @@ def _prepared(text: str, known: Tables) -> str:
         text = _LINK.sub(" ", text)
     if "@" in text:
         text = _without_mail(text)
-    if not text.isascii():
+    if not text.isascii() and any(map(text.__contains__, known.after)):
         text = known.marked.sub(lambda pair: known.marks[pair[0]], text)
     return text[:_CHARACTERS]
 

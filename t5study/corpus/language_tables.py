@@ -28,7 +28,7 @@ class Tables:
 
     ngrams: text -> row of rates_WL. plain_C: what a character counts as (a digit is a space, all Hangul are one).
     capital_P: whether it is a capital, for the first two planes. marks: letter + combining mark -> Vietnamese letter;
-    marked finds them.
+    marked finds them, after are the marks.
     """
 
     languages: tuple[str, ...]
@@ -38,6 +38,7 @@ class Tables:
     capital_P: np.ndarray
     marks: dict[str, str]
     marked: re.Pattern[str]
+    after: str
 
 
 @lru_cache(maxsize=1)
@@ -55,7 +56,7 @@ def tables() -> Tables:
         marks = _marks(messages)
         letters, after = ("".join(sorted({pair[i] for pair in marks})) for i in (0, 1))
         marked = re.compile(f"[{re.escape(letters)}][{re.escape(after)}]")
-        return Tables(languages, rates_WL, ngrams, _plain(messages), _capitals(), marks, marked)
+        return Tables(languages, rates_WL, ngrams, _plain(messages), _capitals(), marks, marked, after)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f"language: {folder}: found no readable profiles ({error!r}); install langdetect 1.0.9"

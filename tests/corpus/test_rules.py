@@ -200,7 +200,7 @@ def decisions(made: list[Page], profile: Profile) -> list[str]:
     owners: dict[str, bytes] = {}
     for url, page in first.items():
         for key in windows(page.text, profile):
-            owners[key] = min(owners.get(key, b"\xff"), owner_key(url))
+            owners[key] = min(owners.get(key, b"\xff" * 17), owner_key(url))
     rows = []
     for page, mark in zip(made, marks, strict=True):
         url = normalise_url(page.url, profile)
@@ -255,6 +255,6 @@ def test_pages_that_the_hosted_c4_kept_are_kept_unchanged():
 
 
 def test_no_other_letter_than_the_kelvin_sign_becomes_an_ascii_one_in_lower_case():
-    found = {chr(code) for code in range(0x80, 0x110000) if any(one < "\x80" for one in chr(code).lower())}
+    found = {chr(code) for code in range(0x80, 0x20000) if any(one < "\x80" for one in chr(code).lower())}
     assert found == {"\u212a", "\u0130"}
     assert "\u0130".lower() == "i\u0307"  # its dot keeps it from being part of any string that is looked for

@@ -127,7 +127,7 @@ def test_every_stage_leaves_what_the_official_functions_leave(profile: Profile):
     for page in taken:
         if isinstance(page, Page):
             for key in windows(page.text, profile):
-                owners[key] = min(owners.get(key, b"\xff"), owner_key(page.url))
+                owners[key] = min(owners.get(key, b"\xff" * 17), owner_key(page.url))
 
     def apart(page: Page | Drop | None) -> Page | Drop | None:
         if not isinstance(page, Page):
