@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OUT ?= study-laptop
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test test-slow check bench clean
+.PHONY: study test test-slow parity-c4 check bench clean
 
 study: $(VENV)/installed
 	$(BIN)/t5study study rounds --scale laptop --out $(OUT)
@@ -16,6 +16,17 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# The official C4 functions of four releases, as an oracle: their wheels alone, without TensorFlow. About ten minutes.
+WHEELS := $(VENV)/c4-wheels
+parity-c4: $(WHEELS)/installed
+	T5STUDY_C4_WHEELS=$(WHEELS) $(BIN)/python -m pytest tests/parity_c4 -s -m ""
+
+$(WHEELS)/installed: $(VENV)/installed-dev
+	for version in 1.3.0 2.0.0 4.3.0 4.9.10; do \
+	  $(BIN)/pip install --quiet --no-deps --target $(WHEELS)/tfds-$$version tensorflow_datasets==$$version || exit 1; done
+	for version in 3.5 3.9.1; do $(BIN)/pip install --quiet --no-deps --target $(WHEELS)/nltk-$$version nltk==$$version || exit 1; done
+	touch $@
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

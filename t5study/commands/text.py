@@ -1,11 +1,11 @@
-"""Commands around text: corpus, vocab, show."""
+"""Commands around text: vocab, show."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,60 +22,6 @@ SENTENCE = (  # the paper's, in its Table 3, and another one, so that there is m
 LEAST_TOKENS, MOST_TOKENS = 2, 10_000
 
 
-def _corpus(patterns: list[str] | None) -> Any:
-    from t5study.corpus import pydocs
-    from t5study.corpus.read import text_files
-
-    return text_files(patterns) if patterns else pydocs.here()
-
-
-# --- corpus -------------------------------------------------------------------------------------------------------
-
-
-def corpus_build(args: argparse.Namespace) -> None:
-    from t5study.corpus.build import build_corpus
-    from t5study.ground.store import whole_folder
-
-    source = _corpus(args.text)
-    with whole_folder(args.out) as folder:
-        counts = build_corpus(source, folder)
-    print(f"{args.out}: " + ", ".join(f"{name} {value:,}" for name, value in counts.items() if isinstance(value, int)))
-
-
-def corpus_tokens(args: argparse.Namespace) -> None:
-    from t5study.corpus.build import read_documents
-    from t5study.corpus.tokens import TokenStore, write_tokens
-    from t5study.vocab import load_vocab
-
-    vocab = load_vocab(args.vocab)
-    write_tokens(read_documents(args.corpus), vocab, args.out, max_tokens=args.max_tokens)
-    store = TokenStore.open(args.out)
-    print(f"{args.out}: documents {len(store):,}, tokens {store.n_tokens:,} ({store.tokens.dtype})")
-
-
-def corpus_inspect(args: argparse.Namespace) -> None:
-    from t5study.ground.store import read_json, verify
-
-    manifest = verify(args.folder)
-    for name, entry in manifest["files"].items():
-        print(f"{name}: {entry['bytes']:,} bytes, xxh3 {entry['xxh3']}")
-    print(f"written by: t5study {manifest['code']}")
-    for name in manifest["files"]:
-        if name.endswith(".json"):
-            for fact, value in read_json(args.folder / name).items():
-                print(f"{fact.replace('_', ' ')}: {value:,}" if type(value) is int else f"{fact}: {value}")
-    if (args.folder / "documents.parquet").is_file():
-        from t5study.corpus.build import read_documents
-
-        print(f"first document: {next(iter(read_documents(args.folder)), '')[:300]!r}")
-    if (args.folder / "tokens.npy").is_file():
-        from t5study.corpus.tokens import TokenStore
-
-        store = TokenStore.open(args.folder, verify=False)
-        first = store.tokens[: min(20, int(store.offsets[1]))]
-        print(f"first document: {[int(i) for i in first]} ...")
-
-
 # --- vocab --------------------------------------------------------------------------------------------------------
 
 
@@ -84,8 +30,42 @@ def vocab_train(args: argparse.Namespace) -> None:
 
     if args.out.exists():
         raise UserError(f"{args.out}: exists already; delete it or choose another name")
-    train_vocab((page.text for page in _corpus(args.text).pages()), args.pieces, args.out)
+    train_vocab(_texts(args), args.pieces, args.out)
     print(_sizes(Vocab.load(args.out)))
+
+
+def _texts(args: argparse.Namespace) -> Iterator[str]:
+    """What a vocabulary is trained on: files, a corpus, several sources in parts, or what is inside Python."""
+    from t5study.commands.corpus import corpus_source
+    from t5study.corpus.build import read_documents
+
+    if sum(bool(one) for one in (args.text, args.corpus, args.parts)) > 1:
+        raise UserError("vocab train: found more than one of --text, --corpus and --parts; give one")
+    if args.corpus:
+        return read_documents(args.corpus)
+    if args.parts:
+        return _in_parts(args.parts)
+    return (page.text for page in corpus_source(args.text).pages())
+
+
+def _in_parts(parts: list[str]) -> Iterator[str]:
+    """10=english 1='german/*.txt': by characters, folders that `corpus build` wrote or files."""
+    from t5study.corpus.build import has_documents, read_documents
+    from t5study.corpus.read import text_files
+    from t5study.corpus.recipes import mixed
+
+    sources: list[Iterator[str]] = []
+    numbers: list[int] = []
+    for part in parts:
+        number, equals, where = part.partition("=")
+        if not equals or not number.isascii() or not number.isdigit() or not 1 <= int(number) <= 10**6 or not where:
+            raise UserError(f"--parts: found {part[:60]!r}; give parts such as 10=my-corpus 1='german/*.txt'")
+        numbers.append(int(number))
+        if has_documents(Path(where)):
+            sources.append(read_documents(Path(where)))
+        else:
+            sources.append(page.text for page in text_files([where]).pages())
+    return mixed(sources, numbers)
 
 
 def vocab_inspect(args: argparse.Namespace) -> None:

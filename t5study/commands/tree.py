@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from t5study.commands import flags, tree_data, tree_evaluate
+from t5study.commands import flags, tree_corpus, tree_data, tree_evaluate
 from t5study.commands.flags import Parser, Real, Version, Whole, folder, size
 from t5study.commands.leaves import group as _group
 from t5study.commands.leaves import leaf as _leaf
@@ -34,57 +34,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action=Version, nargs=0, help="show the version and leave")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    corpus = _group(commands, "corpus", "text -> documents -> tokens, ready to pre-train on")
-    build = _leaf(
-        corpus,
-        "build",
-        "text.corpus_build",
-        "Read documents (plain text, JSON lines, Parquet) into one Parquet file. Without --text: the documentation "
-        "inside the Python packages of this machine.",
-        "--text 'books/*.txt' 'web/*.jsonl.zst' --out my-corpus",
-    )
-    flags.text(build)
-    build.add_argument("--out", type=folder, required=True, help="folder to write; must not exist")
-    tokens = _leaf(
-        corpus,
-        "tokens",
-        "text.corpus_tokens",
-        "Encode documents once: tokens.npy and offsets.npy, which training maps into memory.",
-        "--corpus my-corpus --vocab my.model --out my-tokens",
-    )
-    tokens.add_argument("--corpus", type=folder, required=True, help="folder that `corpus build` wrote")
-    tokens.add_argument("--vocab", type=folder, required=True, help="SentencePiece .model, or: bytes")
-    tokens.add_argument("--max-tokens", type=Whole(1, 2**50), help="stop after this many tokens")
-    tokens.add_argument("--out", type=folder, required=True, help="folder to write; must not exist")
-    inspect = _leaf(
-        corpus,
-        "inspect",
-        "text.corpus_inspect",
-        "Check every file of a corpus or token folder against its digest; show counts and the first document.",
-        "my-corpus",
-    )
-    inspect.add_argument("folder", type=folder, help="folder that `corpus build` or `corpus tokens` wrote")
-
-    vocab = _group(commands, "vocab", "train or look at a SentencePiece vocabulary")
-    train_vocab = _leaf(
-        vocab,
-        "train",
-        "text.vocab_train",
-        "Train a unigram vocabulary on text. T5's 100 sentinels (<extra_id_0> ...) come on top of its pieces.",
-        "--text 'books/*.txt' --pieces 8000 --out my.model",
-    )
-    flags.text(train_vocab)
-    train_vocab.add_argument("--pieces", type=Whole(1), default=32_000, help="pieces, sentinels not counted")
-    train_vocab.add_argument("--out", type=folder, required=True, help="the .model file to write; must not exist")
-    look = _leaf(
-        vocab,
-        "inspect",
-        "text.vocab_inspect",
-        "Sizes and special ids of a vocabulary; the ids of a text if you give one.",
-        "my.model 'Thank you <extra_id_0> me to your party'",
-    )
-    look.add_argument("vocab", type=folder, help="SentencePiece .model, or: bytes")
-    look.add_argument("text", nargs="?", help="a text to encode and to decode again")
+    tree_corpus.add(commands)
 
     train = _group(commands, "train", "pre-train or fine-tune one model")
     pretrain = _leaf(

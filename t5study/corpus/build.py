@@ -6,6 +6,7 @@ a token budget is spent by reading from the front. Text is kept as it was read; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from t5study.ground.seeds import check_seed
 from t5study.ground.store import verify, write_json, write_manifest
 
 DOCUMENTS = "documents.parquet"
+_DOCUMENTS = re.compile(r"documents(-\d{5}-of-\d{5})?\.parquet")  # one, or the shares of a large corpus
 _GROUP_CHARACTERS = 1 << 24
 _SCHEMA = pa.schema([("text", pa.large_string()), ("url", pa.string())])
 
@@ -73,15 +75,22 @@ def _groups(documents: Iterable[tuple[int, str, str]]) -> Iterator[list[tuple[in
         yield group
 
 
+def has_documents(folder: Path) -> bool:
+    """Whether a folder looks like a corpus."""
+    return any(_DOCUMENTS.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else False
+
+
 def read_documents(folder: Path) -> Iterator[str]:
     """Texts of a corpus in its order. The folder is checked against its manifest first: UserError if it is damaged."""
     folder = Path(folder)
-    if DOCUMENTS not in verify(folder)["files"]:
+    names = sorted(name for name in verify(folder)["files"] if _DOCUMENTS.fullmatch(name))
+    if not names:
         raise UserError(f"{folder}: holds no {DOCUMENTS}; give a folder that `t5study corpus build` wrote")
 
     def texts() -> Iterator[str]:
-        with pq.ParquetFile(folder / DOCUMENTS, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(batch_size=256, columns=["text"]):
-                yield from batch.column("text").to_pylist()
+        for name in names:
+            with pq.ParquetFile(folder / name, page_checksum_verification=True) as file:
+                for batch in file.iter_batches(batch_size=256, columns=["text"]):
+                    yield from batch.column("text").to_pylist()
 
     return texts()

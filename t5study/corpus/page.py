@@ -7,10 +7,22 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Page:
-    """text: what it says. url: where it came from, as a person would look it up; it plays no part in training."""
+    """text: what it says. url: where it came from, as a person would look it up; it plays no part in training.
+
+    timestamp: when it was fetched, as the archive writes it ("2019-04-18T12:57:54Z"). language: if the source says it.
+    """
 
     text: str
     url: str = ""
+    timestamp: str = ""
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What a rule returns instead of a page it leaves out."""
+
+    reason: str
 
 
 @dataclass

@@ -10,20 +10,27 @@ Both arrays are little-endian `.npy` files, so anything can read them; they are 
 
 from __future__ import annotations
 
+import signal
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import read_json, read_manifest, verify, whole_folder, write_json, write_manifest
-from t5study.vocab import AnyVocab
+from t5study.vocab import BYTES, AnyVocab, ByteVocab, Vocab
 
 FORMAT = 1
 _BATCH_CHARACTERS = 1 << 20
 _BATCH_DOCUMENTS = 2048
+_SECTION = 1 << 26
 _FILES = ("tokens.npy", "offsets.npy", "tokens.json")
 
 
@@ -31,19 +38,39 @@ _FILES = ("tokens.npy", "offsets.npy", "tokens.json")
 
 
 def write_tokens(
-    documents: Iterable[str], vocab: AnyVocab, out: Path, max_tokens: int | None = None, threads: int = 1
+    documents: Iterable[str],
+    vocab: AnyVocab,
+    out: Path,
+    max_tokens: int | None = None,
+    threads: int = 1,
+    workers: int = 1,
 ) -> dict[str, Any]:
-    """Writes a token folder, whole or not at all; returns its counts. See `write_tokens_into`."""
+    """Writes a token folder, whole or not at all; returns its counts. See `write_tokens_into`.
+
+    The manifest has a digest of every 64 MiB of tokens.npy as well ("sections"), so that a copy is mended in parts.
+    """
     with whole_folder(Path(out)) as work:
-        counts = write_tokens_into(documents, vocab, work, max_tokens, threads)
-        write_manifest(work, parents=[vocab.digest])
+        counts = write_tokens_into(documents, vocab, work, max_tokens, threads, workers)
+        write_manifest(work, parents=[vocab.digest], sections=_sections(work / "tokens.npy"))
     return counts
 
 
+def _sections(path: Path) -> list[str]:
+    """xxh3-128 of every 64 MiB of a file."""
+    with open(path, "rb") as file:
+        return [xxhash.xxh3_128_hexdigest(block) for block in iter(lambda: file.read(_SECTION), b"")]
+
+
 def write_tokens_into(
-    documents: Iterable[str], vocab: AnyVocab, work: Path, max_tokens: int | None = None, threads: int = 1
+    documents: Iterable[str],
+    vocab: AnyVocab,
+    work: Path,
+    max_tokens: int | None = None,
+    threads: int = 1,
+    workers: int = 1,
 ) -> dict[str, Any]:
     """Fills a folder with tokens.npy, offsets.npy and tokens.json, for a builder that writes the manifest itself.
+    workers: processes that encode side by side; they change no byte.
 
     Documents stay in their order. One that gives no token is left out and counted. `max_tokens` is kept to the
     token: the document that crosses it is cut, and no further one is asked for. UserError if nothing remains.
@@ -54,7 +81,7 @@ def write_tokens_into(
     empty = cut = total = 0
     with _Column(work / "tokens.npy", dtype) as tokens, _Column(work / "offsets.npy", np.dtype("<i8")) as offsets:
         offsets.append(np.zeros(1, np.int64))
-        for ids_N in _encoded(documents, vocab, threads):
+        for ids_N in _encoded(documents, vocab, threads) if workers == 1 else in_processes(documents, vocab, workers):
             if max_tokens is not None and total + len(ids_N) > max_tokens:
                 ids_N, cut = ids_N[: max_tokens - total], 1
             if len(ids_N):
@@ -75,16 +102,53 @@ def write_tokens_into(
 
 def _encoded(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iterator[np.ndarray]:
     """Ids of each document, int32. Encoded about a megabyte at a time, so that threads have something to share."""
+    for batch in batches(documents):
+        yield from vocab.encode_batch(batch, threads)
+
+
+def batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Documents in a row, about a megabyte of them at a time."""
     batch: list[str] = []
     characters = 0
     for text in documents:
         batch.append(text)
         characters += len(text)
         if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
-            yield from vocab.encode_batch(batch, threads)
+            yield batch
             batch, characters = [], 0
     if batch:
-        yield from vocab.encode_batch(batch, threads)
+        yield batch
+
+
+def in_processes(documents: Iterable[str], vocab: AnyVocab, workers: int) -> Iterator[np.ndarray]:
+    """As `_encoded`, a batch a process, in the documents' order; at most two batches a process are under way."""
+    where = BYTES if vocab.path is None else str(vocab.path)
+    given = batches(documents)
+    under_way: deque[Future[list[np.ndarray]]] = deque()
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_load, initargs=(where, vocab.ids.sentinels))
+    try:
+        while True:
+            while len(under_way) < 2 * workers and (batch := next(given, None)) is not None:
+                under_way.append(pool.submit(_encode, batch))
+            if not under_way:
+                return
+            yield from under_way.popleft().result()
+    except BrokenProcessPool:
+        raise UserError("tokens: a worker was killed, perhaps for want of memory; give fewer --workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_loaded: list[AnyVocab] = []  # of a worker process, which is given its vocabulary once
+
+
+def _load(where: str, sentinels: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    _loaded[:] = [ByteVocab() if where == BYTES else Vocab.load(where, sentinels)]
+
+
+def _encode(batch: list[str]) -> list[np.ndarray]:
+    return _loaded[0].encode_batch(batch)
 
 
 class _Column:

@@ -218,3 +218,18 @@ def test_manifests_and_facts_that_do_not_fit(folder: Path):
         assert "tokens.json" in refusal(folder)
     (folder / "manifest.json").unlink()
     assert "manifest.json" in refusal(folder)
+
+
+def test_processes_change_no_byte(folder: Path, vocab: Vocab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from t5study.corpus import tokens
+    from t5study.ground.store import read_manifest
+
+    monkeypatch.setattr(tokens, "_BATCH_DOCUMENTS", 16)
+    monkeypatch.setattr(tokens, "_SECTION", 1000)
+    write_tokens(iter(DOCUMENTS), vocab, tmp_path / "again", workers=2)
+    for name in ("tokens.npy", "offsets.npy", "tokens.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+    content = (folder / "tokens.npy").read_bytes()
+    assert len(read_manifest(tmp_path / "again")["sections"]) == -(-len(content) // 1000)
+    few = write_tokens(iter(DOCUMENTS), vocab, tmp_path / "few", max_tokens=777, workers=2)
+    assert few["tokens"] == TokenStore.open(tmp_path / "few").n_tokens == 777

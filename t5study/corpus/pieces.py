@@ -1,0 +1,136 @@
+"""A piece: a part of an input file on its way through a build, its pages and what is compared of them.
+
+    pages.parquet                            pages that the rules of single pages left, in their order
+    kept.npy        int32 (P,)               of each page its place among those, or -1
+    counted.npy     int32 (T, 3)             (page, rule, how often), the rules' names in names.json
+    urls.npy        uint64 (K, 8)            a row a URL: its md5, and which of its pages is to be taken (dedup.send)
+    url_place.npy   int32 (P,)               where a page's row stands in it, -1 if the piece has a better page
+    owners.npy      uint64 (D, 2)            of each page kept, what decides whose a span is: md5 of its URL, then text
+    keys.npy        uint64 (U, 2)            a row a span of the pages kept, in their order; owned.npy: whose
+    compared.npy    bool (U,)                whether it is a span at all that others may have
+
+The largest piece is what a task holds in memory; an input file makes as many as it needs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from t5study.corpus import dedup
+from t5study.corpus.page import Drop, Page
+from t5study.corpus.recipes import Recipe
+from t5study.corpus.samples import Samples
+from t5study.ground.store import write_json
+
+CHARACTERS, SPANS, PAGES_MOST = 1 << 27, 1 << 22, 1 << 20
+_GROUP = 1 << 22  # characters of a row group: what a reader holds at a time
+PAGES = pa.schema([(name, pa.large_string()) for name in ("text", "url", "timestamp", "language")])
+
+
+class Piece:
+    """A part of an input on its way to disk. counted: (page, name, how often) of every rule, so that what the rules
+    did to pages that lose their URL can be left out of the account."""
+
+    def __init__(self, recipe: Recipe, folder: Path):
+        folder.mkdir()
+        self.recipe, self.folder = recipe, folder
+        self.names: dict[str, int] = {}
+        self.counted: list[tuple[int, int, int]] = []
+        self.urls: list[bytes] = []
+        self.values: list[bytes] = []
+        self.kept: list[int] = []  # of each page its place among those kept, or -1
+        self.owners: list[bytes] = []  # of those kept
+        self.keys: list[bytes] = []
+        self.owned: list[int] = []  # of each key its place among those kept
+        self.characters = 0
+        self._texts = Table(folder / "pages.parquet", PAGES)
+
+    def add(self, page: Page, samples: Samples) -> None:
+        from t5study.corpus.rules_spans import windows
+
+        recipe, counts = self.recipe, Counter[str]()
+        if recipe.one_url:
+            self.urls.append(dedup.url_key(recipe.address(page)))
+            self.values.append(_preference(page, recipe))
+        found = recipe.before(page, counts)
+        for name, count in counts.items():
+            self.counted.append((len(self.kept), self.names.setdefault(name, len(self.names)), count))
+        if isinstance(found, Drop):
+            samples.add(found.reason, page)
+            self.kept.append(-1)
+            return
+        at = len(self.owners)
+        self.kept.append(at)
+        self.owners.append(dedup.url_key(recipe.owner(page))[:8] + xxhash.xxh3_64_digest(as_bytes(found.text)))
+        if recipe.dedup:
+            for span in windows(found.text, recipe.profile):
+                self.keys.append(dedup.text_key(as_bytes(span)) if span else b"")
+                self.owned.append(at)
+        self.characters += len(found.text)
+        self._texts.add((found.text, found.url, found.timestamp, found.language), len(found.text))
+
+    @property
+    def full(self) -> bool:
+        return self.characters >= CHARACTERS or len(self.keys) >= SPANS or len(self.kept) >= PAGES_MOST
+
+    def close(self) -> None:
+        self._texts.close()
+        dedup.save(self.folder / "kept.npy", np.array(self.kept, np.int32))
+        dedup.save(self.folder / "counted.npy", np.array(self.counted, np.int32).reshape(-1, 3))
+        write_json(self.folder / "names.json", list(self.names))
+        if self.recipe.one_url:
+            keys_P2, values_PW = dedup.as_keys(self.urls), dedup.as_keys(self.values, 6)
+            sent = dedup.send(self.folder / "urls", keys_P2, values_PW, winner_P := dedup.winners(keys_P2, values_PW))
+            dedup.save(self.folder / "url_place.npy", np.where(winner_P == np.arange(len(winner_P)), sent.place_N, -1))
+        if self.recipe.dedup:
+            dedup.save(self.folder / "owners.npy", dedup.as_keys(self.owners))
+            dedup.save(self.folder / "keys.npy", dedup.as_keys([key or bytes(16) for key in self.keys]))
+            dedup.save(self.folder / "compared.npy", np.array([bool(key) for key in self.keys], bool))
+            dedup.save(self.folder / "owned.npy", np.array(self.owned, np.int32))
+
+
+def as_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _preference(page: Page, recipe: Recipe) -> bytes:
+    """48 bytes, least for the page that its URL keeps: the newest, or the one with the largest md5 of its text. Where
+    the official code takes whichever comes last, ours takes the latter, so that it is always the same."""
+    date = as_bytes(page.timestamp)[:24].ljust(24, b"\0")
+    text = dedup.url_key(page.text) + xxhash.xxh3_64_digest(as_bytes(page.url))
+    first, second = (date, text) if recipe.profile.same_url == "newest" else (text, date)
+    return bytes(255 - byte for byte in first + second)
+
+
+class Table:
+    """A parquet file that is written a row group at a time."""
+
+    def __init__(self, path: Path, schema: pa.Schema):
+        self.schema, self.rows, self.characters = schema, [], 0
+        self.writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+
+    def add(self, row: tuple[Any, ...], characters: int) -> None:
+        self.rows.append(row)
+        self.characters += characters
+        if self.characters >= _GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.rows:
+            columns = [
+                pa.array(column, field.type)
+                for column, field in zip(zip(*self.rows, strict=True), self.schema, strict=True)
+            ]
+            self.writer.write_table(pa.table(columns, schema=self.schema))
+        self.rows, self.characters = [], 0
+
+    def close(self) -> None:
+        self.flush()
+        self.writer.close()

@@ -1,0 +1,190 @@
+"""Recipes: lists the user brings, wikis, mixtures, truncated sizes."""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from shared_data import SHARED
+from wet_pages import pages, write_shards
+
+from t5study.corpus.build import read_documents
+from t5study.corpus.page import Drops, Page
+from t5study.corpus.read import read_file
+from t5study.corpus.recipe_build import build_recipe
+from t5study.corpus.recipes import TRUNCATED, by_lists, make_recipe, mixed, repeats
+from t5study.corpus.samples import SHOWN, Samples, merged
+from t5study.ground.errors import UserError
+
+SITES = {"example.com": True, "example.co.uk": ["news", "www"], "other.org": []}
+
+
+def sites(tmp_path: Path) -> tuple[Path, str]:
+    path = tmp_path / "sites.json"
+    path.write_text(json.dumps(SITES))
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://example.com/a", ""),
+        ("https://blog.example.com/", ""),
+        ("https://news.example.co.uk/x", ""),
+        ("https://shop.example.co.uk/x", "part of a site that is not listed"),
+        ("http://other.org", "part of a site that is not listed"),
+        ("http://co.uk/", "site that is not listed"),
+        ("http://example.org/", "site that is not listed"),
+        ("not a url", "site that is not listed"),
+    ],
+)
+def test_sites_with_and_without_parts(tmp_path: Path, url: str, reason: str):
+    pytest.importorskip("tldextract", reason="tldextract is not installed")
+    path, digest = sites(tmp_path)
+    recipe = make_recipe("realnews", sites=path, sites_digest=digest)
+    assert by_lists(recipe, tmp_path)(Page("", url)) == reason
+
+
+def test_a_list_of_sites_is_known_by_its_digest(tmp_path: Path):
+    path, digest = sites(tmp_path)
+    with pytest.raises(UserError, match=f"is not Grover's list.*--sites-digest {digest}"):
+        make_recipe("realnews", sites=path)
+    with pytest.raises(UserError, match="its sha256 is"):
+        make_recipe("realnews", sites=path, sites_digest="00")
+    for wrong in ("[]", '{"a": 3}', '{"a": [1]}', "{"):
+        path.write_text(wrong)
+        with pytest.raises(UserError, match=r"sites\.json: found"):
+            make_recipe("realnews", sites=path, sites_digest="00")
+
+
+def test_only_pages_whose_url_is_listed(tmp_path: Path):
+    made = pages(60)
+    pattern = write_shards(tmp_path / "in", made, 2)
+    (tmp_path / "urls.txt").write_text("\n".join(f"http://www.example.org/{i}/?utm_source=x" for i in range(0, 60, 2)))
+    recipe = make_recipe("webtext", "3.1.0", addresses=[tmp_path / "urls.txt"])
+    test = None
+    (tmp_path / "lists").mkdir()
+    from t5study.corpus.recipes import write_addresses
+
+    assert recipe.addresses is not None
+    write_addresses(recipe.addresses, tmp_path / "lists" / "addresses.npy")
+    test = by_lists(recipe, tmp_path / "lists")
+    for page in made:
+        number = int(page.url.rsplit("/", 1)[1])
+        assert test(page) == ("" if number % 2 == 0 else "URL that is not listed")
+    assert pattern.endswith("*.wet.gz")
+    (tmp_path / "none.txt").write_text("\n\n")
+    empty = make_recipe("webtext", addresses=[tmp_path / "none.txt"])
+    assert empty.addresses is not None
+    with pytest.raises(UserError, match="found no URL"):
+        write_addresses(empty.addresses, tmp_path / "lists" / "none.npy")
+
+
+def test_truncated_sizes_are_the_papers_and_mixtures_keep_their_parts():
+    assert {size: repeats(size) for size in TRUNCATED} == TRUNCATED
+    sources = [["english " * 9] * 400, ["deutsch " * 7] * 400, ["français "] * 900, ["română "] * 900]
+    texts = list(mixed(sources, (10, 1, 1, 1), characters=20_000))
+    shares = [sum(len(text) for text in texts if text.startswith(word)) for word in ("en", "de", "fr", "ro")]
+    assert sum(shares) >= 20_000
+    for share in shares[1:]:
+        assert shares[0] / share == pytest.approx(10, rel=0.05)
+    assert list(mixed([[], ["b"]], [1, 1])) == []
+
+
+def test_the_same_few_are_shown_however_pages_come():
+    made = pages(80)
+    whole = Samples()
+    for page in made:
+        whole.add("reason", page)
+    halves = [Samples(), Samples()]
+    for i, page in enumerate(made):
+        halves[i % 2].add("reason", page)
+    few = [{name: [list(one) for one in held] for name, held in one.few.items()} for one in halves]
+    one = merged([{name: [list(entry) for entry in held] for name, held in whole.few.items()}])
+    assert merged(few) == one
+    assert len(one["reason"]) == SHOWN
+
+
+# --- wikis ----------------------------------------------------------------------------------------------------------
+
+WIKITEXT = """{{Infobox|name=x}}
+'''Harbours''' are [[place|places]] for ships.<ref>A note.</ref> They are [http://x.org old].
+[[File:A.jpg|thumb|A picture of [[ships]]]]
+
+== History ==
+{| class="wikitable"
+| cell
+|}
+The first one was ''small''. {{reflist}}
+[[Category:Harbours]]"""
+
+
+def dump(articles: list[tuple[str, int, str]]) -> bytes:
+    body = "".join(
+        f"<page><title>{title}</title><ns>{ns}</ns><revision><timestamp>2019</timestamp><text>{text}</text></revision></page>"
+        for title, ns, text in articles
+    )
+    info = "<siteinfo><base>https://simple.wikipedia.org/wiki/Main_Page</base></siteinfo>"
+    return f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{info}{body}</mediawiki>'.encode()
+
+
+def escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def test_articles_of_a_dump(tmp_path: Path):
+    pytest.importorskip("mwparserfromhell", reason="mwparserfromhell is not installed")
+    articles = [
+        ("A harbour", 0, escaped(WIKITEXT)),
+        ("Talk:A harbour", 1, "Talk."),
+        ("Port", 0, "#REDIRECT [[A harbour]]"),
+        ("Nothing", 0, "{{stub}}"),
+    ]
+    path = tmp_path / "dump.xml.bz2"
+    path.write_bytes(bz2.compress(dump(articles)))
+    drops = Drops()
+    (page,) = list(read_file(path, drops))
+    assert page.text == "Harbours are places for ships. They are old.\n\nHistory\n\nThe first one was small."
+    assert page.url == "https://simple.wikipedia.org/wiki/A_harbour"
+    assert drops.counts == {"of another namespace": 1, "redirect": 1, "without text": 1}
+    build_recipe(make_recipe("wikipedia"), [str(path)], tmp_path / "out")
+    assert list(read_documents(tmp_path / "out")) == [page.text]
+
+
+@pytest.mark.parametrize("cut", [200, 700, -40])
+def test_a_damaged_dump_gives_what_stands_before(tmp_path: Path, cut: int):
+    pytest.importorskip("mwparserfromhell", reason="mwparserfromhell is not installed")
+    whole = dump([(f"A{i}", 0, f"Article number {i}.") for i in range(40)])
+    for name, content in (("a.xml", whole[:cut]), ("b.xml.bz2", bz2.compress(whole)[:cut])):
+        drops = Drops()
+        (tmp_path / name).write_bytes(content)
+        found = list(read_file(tmp_path / name, drops))
+        assert [page.text for page in found] == [f"Article number {i}." for i in range(len(found))]
+        assert any("damaged or cut" in reason for reason in drops.counts) or len(found) == 40
+
+
+def test_a_dump_that_declares_entities_or_is_a_bomb(tmp_path: Path):
+    pytest.importorskip("mwparserfromhell", reason="mwparserfromhell is not installed")
+    laughs = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><mediawiki>&b;</mediawiki>'
+    bomb = dump([("A", 0, "The first.")])[:-12] + b"<page><text>" + b"a" * ((1 << 26) + (1 << 22))
+    for name, content, reason in (
+        ("a.xml", laughs, "dump that declares entities"),
+        ("b.xml.bz2", bz2.compress(bomb), "dump"),
+    ):
+        drops = Drops()
+        (tmp_path / name).write_bytes(content)
+        assert len(list(read_file(tmp_path / name, drops))) == (0 if name == "a.xml" else 1)
+        assert any(one.startswith(reason) for one in drops.counts)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(SHARED is None, reason="the shared texts are not on this machine")
+def test_a_real_part_of_a_dump():
+    assert SHARED is not None
+    drops = Drops()
+    found = list(read_file(SHARED / "text" / "enwiki_2016_pages.xml.bz2", drops))
+    assert (len(found), drops.counts) == (106, {"redirect": 99, "of another namespace": 1})
+    assert not any(mark in page.text for page in found for mark in ("{{", "<ref", "'''"))
