@@ -3,7 +3,7 @@
 The page is one file that opens from disk: no script, nothing fetched, light and dark, narrow and wide, printable. Equal
 folders give equal bytes. Everything is read and rendered before the first file is written.
 
-    report_input, report_fields    what is in the folder, checked
+    report_input, report_fields    what is in the folder, checked; report_journals: its curves
     findings                       what it means: changes in units of noise, bold, signal
     report_text, report_method     the words
     figures, svg                   the drawings

@@ -23,7 +23,8 @@ from t5study.study.findings import (
     table_lines,
     variants,
 )
-from t5study.study.report_input import Gain, Noise, Round, Run, Study, StudyTable, evaluations, losses
+from t5study.study.report_input import Gain, Noise, Round, Run, Study, StudyTable
+from t5study.study.report_journals import evaluations, losses
 from t5study.study.scores import PAPER_COLUMNS, Column, Measured
 
 
