@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from t5study.ground.errors import UserError
-from t5study.tasks.sources import Home, Record, read_rows, table, texts
+from t5study.tasks.records import Record, table, texts
+from t5study.tasks.sources import Home, read_rows
 from t5study.tasks.task import Factory, Row, Task, make_task
 
 _SPACE = re.compile(r"[\t\n\f\r ]+")

@@ -18,7 +18,8 @@ import numpy as np
 
 from t5study.metrics.numbers import as_number
 from t5study.tasks import pronouns
-from t5study.tasks.sources import Home, Record, read_rows, short, table
+from t5study.tasks.records import Record, short, table
+from t5study.tasks.sources import Home, read_rows
 from t5study.tasks.task import TEST, Factory, Row, Task, make_task
 
 WHERE = "gluebenchmark.com/tasks or `t5study data get glue`"

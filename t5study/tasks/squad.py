@@ -26,7 +26,8 @@ from typing import Any
 
 from t5study.ground.errors import UserError
 from t5study.metrics.answers import NO_ANSWER
-from t5study.tasks.sources import Home, Record, document, read_rows, short, table
+from t5study.tasks.records import Record, document, short, table
+from t5study.tasks.sources import Home, read_rows
 from t5study.tasks.task import TEST, Factory, Row, Task, make_task
 
 _MARK = re.compile(f"([{re.escape(string.punctuation)}])")

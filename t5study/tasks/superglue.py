@@ -19,7 +19,8 @@ from typing import Any
 from t5study.ground.errors import UserError
 from t5study.tasks import pronouns
 from t5study.tasks.glue import record_id, rendered
-from t5study.tasks.sources import TABLES, Home, Record, read_rows, short, table, texts
+from t5study.tasks.records import TABLES, Record, short, table, texts
+from t5study.tasks.sources import Home, read_rows
 from t5study.tasks.task import TEST, Factory, Row, Task, make_task
 
 WHERE = "super.gluebenchmark.com/tasks or `t5study data get superglue`"

@@ -246,7 +246,7 @@ class Factory(Protocol):
     def __call__(self, data: Path | None = None) -> Task: ...
 
 
-MACHINERY = ("task", "files", "sources", "pronouns", "hub", "benchmarks", "splits")
+MACHINERY = ("task", "files", "records", "sources", "pronouns", "hub", "benchmarks", "splits")
 
 
 def find(address: str, metric: str | None = None, data: Path | None = None) -> Task:

@@ -24,7 +24,8 @@ from itertools import islice
 from pathlib import Path
 
 from t5study.ground.errors import Missing, UserError
-from t5study.tasks.sources import Home, short, table, texts
+from t5study.tasks.records import short, table, texts
+from t5study.tasks.sources import Home
 from t5study.tasks.task import Factory, Row, Rows, Task, make_task
 
 LANGUAGES: Mapping[str, str] = {

@@ -14,7 +14,8 @@ import pytest
 import zstandard
 
 from t5study.ground.errors import UserError
-from t5study.tasks.sources import Home, Record, document, read_rows, table, texts
+from t5study.tasks.records import Record, document, table, texts
+from t5study.tasks.sources import Home, read_rows
 from t5study.tasks.task import DATA, TEST, Row, find
 
 FILES = {"train": ("train.tsv",), "validation": ("dev.tsv",), TEST: ("test.tsv",)}
