@@ -9,6 +9,7 @@ other one (tasks/splits.py), which the report tells too: a number of it is no nu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from t5study.ground.errors import Missing, UserError
 from t5study.study.material import Chosen, GivenRows
 from t5study.tasks.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 from t5study.tasks.splits import complete
-from t5study.tasks.task import Task, find
+from t5study.tasks.task import DATA, Task, find
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _studied(benchmark: Benchmark, data: Path | None, split_missing: bool) -> St
         try:
             tasks[address] = find(address, data=data)
         except Missing as told:
-            missing[address] = str(told)
+            missing[address] = _nameless(told, data)
             continue
         # A set to evaluate with alone (MNLI's mismatched one) needs no training rows, and DPR none to score.
         wanted = [split for split, these in (("train", trains), ("validation", benchmark.tasks)) if address in these]
@@ -63,7 +64,7 @@ def _studied(benchmark: Benchmark, data: Path | None, split_missing: bool) -> St
 
     def lacks(address: str, split: str) -> str:
         """Why a task has no rows of a split; "" if it has some."""
-        return missing.get(address) or _why(tasks[address], split)
+        return missing.get(address) or _why(tasks[address], split, data)
 
     unscored = {address: why for address in benchmark.tasks if (why := lacks(address, "validation"))}
     untrained = {address: why for address in trains if (why := lacks(address, "train"))}
@@ -83,10 +84,16 @@ def _studied(benchmark: Benchmark, data: Path | None, split_missing: bool) -> St
     return Studied(there, tuple(map(Chosen, chosen)), told)
 
 
-def _why(task: Task, split: str) -> str:
+def _why(task: Task, split: str, data: Path | None) -> str:
     """What a task says of a split that has no rows; "" if it has some."""
     try:
         task.need(split)
     except UserError as told:
-        return str(told)
+        return _nameless(told, data)
     return ""
+
+
+def _nameless(told: UserError, data: Path | None) -> str:
+    """A mistake in words that are the same wherever the benchmarks lie: they go into scores.json."""
+    folder = str(data or os.environ.get(DATA, ""))
+    return str(told).replace(f"{folder}/", "").replace(folder, "the folder of the benchmarks") if folder else str(told)

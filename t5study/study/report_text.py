@@ -129,11 +129,12 @@ def asked(study: Study) -> str:
         name: len({run.experiment.get(field) for run in trained})
         for field, name in (("architecture", "architectures"), ("tuning", "ways of fine-tuning"))
     }
+    compared = [tried, *(f"{n} {name}" for name, n in more.items() if n > 1)]
     size = model_size(study)
     tokens = max((run.tokens.get("pretrain", 0) for run in trained), default=0)
     told = [
         f"Which way of hiding text makes the best pre-training? "
-        f"{listed([tried, *(f'{n} {name}' for name, n in more.items() if n > 1)])} were tried: each "
+        f"{listed(compared)} {'was' if compared == ['1 objective'] else 'were'} tried: each "
         f"time a model{f' of {count(size)} parameters' if size else ''} was pre-trained"
         f"{f' on {count(tokens)} tokens' if tokens else ''} of {text_name(study)}, then fine-tuned "
         f"on {_tasks(study)}."
