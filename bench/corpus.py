@@ -1,25 +1,33 @@
-"""A corpus: from WET.gz to clean English pages, one process, beside the official functions in the same run.
+"""A corpus: from WET.gz to clean English pages, one process, beside the official functions and datatrove in one run.
 
-    T5STUDY_C4_WHEELS=.venv/c4-wheels python bench/corpus.py      (after `make parity-c4`)
+    T5STUDY_C4_WHEELS=.venv/c4-wheels T5STUDY_DATATROVE=PYTHON python bench/corpus.py      (after `make parity-c4`)
 
 Pages of our own making (tests/web_pages.py), a gzip member a record. MB are of unpacked WET bytes. The clock is the
 process's time, since cores may be shared; contenders take turns, a speed is the best of the turns and a ratio the
 median of the turns' ratios. The chain is reading, page rules, keys of lines, second count of sentences, language, bad
-words, profile 3.1.0: all but the global minimum, which has a row of its own. Without the wheels ours stands alone,
-which is said.
-Exits with 1 if the chain is under 12 times the official functions, or dedup under 4 M rows/s.
+words, profile 3.1.0: all but the global minimum, which has a row of its own. Then each step alone, on what the steps
+before it left, for two profiles: where the time goes.
+
+PYTHON is one that has datatrove[io,processing], spacy and langdetect; without it, this one if it has datatrove. What
+is run of datatrove: bench/peers/datatrove_c4.py, a process that measures its own time. Who is not there is named.
+Exits with 1 if the chain is under 12 times the official functions or 20 times datatrove, or dedup under 4 M rows/s.
 """
 
 from __future__ import annotations
 
 import gzip
+import importlib.util
+import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +39,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "parity_c
 from web_pages import pages
 from wet_pages import record, write_wet
 
-from t5study.corpus import dedup
-from t5study.corpus.badwords import english
+from t5study.corpus import badwords, dedup
+from t5study.corpus.badwords import bad_words, english
+from t5study.corpus.language import identify
 from t5study.corpus.page import Drops, Page
-from t5study.corpus.profiles import PROFILES
+from t5study.corpus.profiles import PROFILES, Profile
 from t5study.corpus.recipe_build import build_recipe
 from t5study.corpus.recipes import make_recipe
 from t5study.corpus.rules import clean, finish
@@ -43,6 +52,7 @@ from t5study.corpus.web import read_web
 from t5study.ground.machine import describe
 
 TURNS, PAGES, ROWS = 3, 600, 10_000_000
+FEW = 80  # pages for the official functions and for datatrove, which are slow
 PROFILE = PROFILES["3.1.0"]
 
 
@@ -59,17 +69,110 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def ours(path: Path) -> list[str]:
-    """Texts of the pages that are kept."""
+def ours(path: Path, profile: Profile = PROFILE) -> list[Page]:
+    """The pages that are kept."""
     kept = []
     for page in read_web(path, Drops()):
-        found = clean(page, PROFILE)
+        found = clean(page, profile)
         if isinstance(found, Page):
-            keys = windows(found.text, PROFILE)
-            found = without(found, lost(keys, [True] * len(keys), PROFILE), PROFILE)
-        if isinstance(found, Page) and isinstance(found := finish(found, PROFILE), Page):
-            kept.append(found.text)
+            keys = windows(found.text, profile)
+            found = without(found, lost(keys, [True] * len(keys), profile), profile)
+        if isinstance(found, Page):
+            known = found if profile.language else replace(found, language="en")  # else bad words are not looked for
+            if isinstance(found := finish(known, profile), Page):
+                kept.append(found)
     return kept
+
+
+def steps(path: Path, profile: Profile) -> dict[str, float]:
+    """Seconds of each step of the chain, each over all pages before the next begins."""
+    took: dict[str, float] = {}
+
+    def done(name: str, work: Callable[[], list[Any]]) -> list[Any]:
+        start = time.process_time()
+        out = work()
+        took[name] = time.process_time() - start
+        return out
+
+    def left(found: list[Any]) -> list[Page]:
+        return [page for page in found if isinstance(page, Page)]
+
+    read = done("reading", lambda: list(read_web(path, Drops())))
+    cleaned = left(done("page rules", lambda: [clean(page, profile) for page in read]))
+    keys = done("keys of lines or windows", lambda: [windows(page.text, profile) for page in cleaned])
+    gone = done("which are lost", lambda: [lost(one, [True] * len(one), profile) for one in keys])
+    pairs = list(zip(cleaned, gone, strict=True))
+    again = left(done("second count", lambda: [without(page, out, profile) for page, out in pairs]))
+    found = done("language", lambda: [identify(page.text) for page in again])
+    english_ones = [page for page, (name, sure) in zip(again, found, strict=True) if name == "en" and sure >= 0.99]
+    if profile.bad_words == "text":
+        done("bad words", lambda: [bad_words(page.text, profile) for page in english_ones])
+    return took
+
+
+class Datatrove:
+    """bench/peers/datatrove_c4.py, running."""
+
+    def __init__(self, process: subprocess.Popen[str], errors: Path) -> None:
+        self.process, self.errors = process, errors
+        self.versions = self._line()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        if not (line := self.process.stdout.readline()):
+            raise SystemExit("\n".join(["datatrove could not run:", *self.errors.read_text().splitlines()[-5:]]))
+        return line.rstrip()
+
+    def run(self, what: str) -> tuple[float, list[str]]:
+        """Its seconds, the addresses it keeps."""
+        assert self.process.stdin is not None
+        print(what, file=self.process.stdin, flush=True)
+        told = json.loads(self._line())
+        return told["seconds"], told["kept"]
+
+
+@contextmanager
+def datatrove(folder: Path) -> Iterator[Datatrove | None]:
+    python = os.environ.get("T5STUDY_DATATROVE") or (importlib.util.find_spec("datatrove") and sys.executable)
+    if not python:
+        yield None
+        return
+    peer, words = Path(__file__).parent / "peers" / "datatrove_c4.py", Path(badwords.__file__).parent
+    errors = folder / "datatrove.txt"
+    command = [python, str(peer), str(words / "bad_words_en.txt")]
+    with (
+        errors.open("w") as told,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told, text=True) as process,
+    ):
+        yield Datatrove(process, errors)
+
+
+def beside_datatrove(peer: Datatrove, folder: Path, some: list[Page]) -> float:
+    """How many times as fast as datatrove the whole chain is."""
+    first, path = folder / "first.warc.wet.gz", folder / "some.warc.wet.gz"
+    write_wet(first, some[:4])
+    write_wet(path, some[:FEW])
+    size, whole = len(gzip.decompress(path.read_bytes())) / 1e6, 0.0
+    print(f"{peer.versions}; the first {FEW} pages, {size:.2f} MB")
+    for name, told, profile in (
+        ("the chain", "", PROFILE),
+        ("the chain without language", " without language", replace(PROFILE, language=None)),
+    ):
+        peer.run(f"{first}{told}")  # reads its tables
+        ratios, speeds, kept = [], [], []
+        for _ in range(TURNS):
+            theirs, kept = peer.run(f"{path}{told}")
+            ratios.append(theirs * 5 / seconds(lambda: [ours(path, profile) for _ in range(5)]))  # noqa: B023
+            speeds.append(size / theirs)
+        mine = {page.url for page in ours(path, profile)}
+        both = len(mine.intersection(kept))
+        ratio = statistics.median(ratios)
+        whole = whole or ratio
+        print(
+            f"{name} is {ratio:.0f} times datatrove's ({statistics.median(speeds):.2f} MB/s); "
+            f"it keeps {len(kept)} pages, ours {len(mine)}, both {both}"
+        )
+    return whole
 
 
 def official(wheels: Path) -> tuple[Callable[[Path], list[str]], Callable[[Path], int]]:
@@ -110,7 +213,7 @@ def main() -> int:
         write_wet(path, some)
         size = len(gzip.decompress(path.read_bytes())) / 1e6
         print(f"{PAGES} pages, {size:.1f} MB unpacked, {path.stat().st_size / 1e6:.1f} MB packed")
-        (Path(folder) / "few.warc.wet.gz").write_bytes(b"".join(gzip.compress(record(page)) for page in some[:80]))
+        (Path(folder) / "few.warc.wet.gz").write_bytes(b"".join(gzip.compress(record(page)) for page in some[:FEW]))
         kept = ours(path)  # compiles, reads the tables
 
         def row(name: str, work: Callable[[], Any]) -> float:
@@ -129,7 +232,7 @@ def main() -> int:
             chain, reading = official(Path(wheels))
             row("reading, the official functions", lambda: reading(path))
             few = Path(folder) / "few.warc.wet.gz"
-            assert chain(few) == ours(few), "the same texts are kept"
+            assert chain(few) == [page.text for page in ours(few)], "the same texts are kept"
             ratios = [
                 seconds(lambda: chain(few)) * 5 / seconds(lambda: [ours(few) for _ in range(5)]) for _ in range(TURNS)
             ]
@@ -138,10 +241,29 @@ def main() -> int:
             failed |= ratio < 12
         else:
             print("the official functions: SKIPPED, T5STUDY_C4_WHEELS is not set")
+        with datatrove(Path(folder)) as peer:
+            if peer:
+                ratio = beside_datatrove(peer, Path(folder), some)
+                print("20 times datatrove are asked for")
+                failed |= ratio < 20
+            else:
+                print("datatrove: SKIPPED, not installed, and T5STUDY_DATATROVE names no Python that has it")
+        for name in ("3.1.0", "paper"):
+            print_steps(path, PROFILES[name])
     rate = _dedup_rate()
     failed |= rate < 4e6
     print(f"dedup: {rate / 1e6:.1f} M rows/s over {ROWS:,} rows, 45 % of them copies; 4 are asked for")
     return int(failed)
+
+
+def print_steps(path: Path, profile: Profile) -> None:
+    ours(path, profile)  # remembers contexts
+    turns = [steps(path, profile) for _ in range(TURNS)]
+    best = {name: min(turn[name] for turn in turns) for name in turns[0]}
+    total = sum(best.values())
+    print(f"where the time goes, {profile.name}: {1e6 * total / PAGES:.0f} microseconds a page")
+    for name, took in best.items():
+        print(f"    {name:40} {1e6 * took / PAGES:9.1f} {100 * took / total:6.0f} %", flush=True)
 
 
 def _quietly(recipe: Any, path: Path, out: Path) -> None:
