@@ -21,7 +21,6 @@ from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.model.architectures import Dropout
-from t5study.train.optim import movable
 
 
 @dataclass(frozen=True)
@@ -80,17 +79,3 @@ def gradients(
     norm = torch.linalg.vector_norm(torch.stack(norms)).double()
     nats, total, grad_norm = torch.cat((torch.stack(sums).sum(0), norm[None])).tolist()
     return Taken(nats / labels, (total - nats) / labels, batch.tokens, batch.target_tokens, grad_norm)
-
-
-def refuse(model: nn.Module, taken: Taken, step: int) -> None:
-    """UserError for a loss or gradient that is not finite: before an optimiser has seen it."""
-    if taken.finite:
-        return
-    where = next(
-        (name for name, p in movable(model).items() if p.grad is not None and not torch.isfinite(p.grad).all()), None
-    )
-    found = f"a loss of {taken.loss}" if not math.isfinite(taken.loss) else f"a gradient of norm {taken.grad_norm}"
-    raise UserError(
-        f"step {step}: found {found}{f' (first in {where})' if where else ''}; no weight has moved by it. Lower the "
-        "rate, or look at the data of this step; the last checkpoint is good"
-    )
