@@ -13,7 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from t5study.train.checkpoint import (
 )
 from t5study.train.folder import EVALUATIONS, JOURNAL, SPEEDS, SUMMARY, alone, claim, read_speeds, truncate
 from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot, Optimizer
+from t5study.train.parallel import ALONE, Ranks
 from t5study.train.step import gradients, refuse
 from t5study.train.stop import Stop
 from t5study.train.tuning import AllParameters, Movement, Tuning
@@ -96,12 +97,14 @@ def train(
     label: str = "",
     evaluate: Callable[[int, Any], dict[str, Any]] | None = None,
     progress: Any = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Trains a model to the end of the run and returns its summary. The model holds the final weights then.
 
     model: as the run begins, on any device. folder: made if it is not there; a run that was interrupted in it goes
     on, one that is done only loads its weights. evaluate(step, model): called every `evaluate_every` steps and at the
-    end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=, loss=) and close().
+    end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=, loss=) and close(). ranks: all
+    of them call this with the same run, stream and folder; the first alone reads, writes, evaluates and speaks.
 
     Raises Stopped after SIGINT or SIGTERM, when everything is saved. UserError: another run's folder, another process
     at work in it, no good checkpoint among those there, a full disk, a loss or gradient that is not finite.
@@ -112,22 +115,24 @@ def train(
     folder = Path(folder)
     model.to(machine.device)
     movement = Movement(run.tuning, model, run.steps)
-    site = _Site(run, model, movement, movement.optimizer(run.optimizer, 0), folder)
-    with told_if_full(folder, site.size):
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder), Stop() as stop:
-            claim(folder, run)
-            step, position = site.resume()
-            try:
-                if not (folder / SUMMARY).exists():
-                    _go_on(site, stream, machine, step, position, label, evaluate, progress, stop)
-                    write_json(folder / SUMMARY, _summary(run, model, read_journal(folder / JOURNAL)))
-            finally:
-                model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
-            keep(folder, 1, up_to=run.steps)
-            if stop.signum is not None:  # it came with nothing left to do here; whoever called has more
-                raise Stopped(stop.signum)
-            return {**read_json(folder / SUMMARY), **_speed(read_speeds(folder))}
+    ranks.rows(run.rows)
+    site = _Site(run, model, movement, movement.optimizer(run.optimizer, 0), folder, ranks)
+    with told_if_full(folder, site.size), ExitStack() as held:
+        ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
+        ranks.once(lambda: held.enter_context(alone(folder)))
+        stop = held.enter_context(Stop())
+        ranks.once(lambda: claim(folder, run))
+        step, position = site.resume()
+        try:
+            if not ranks.once((folder / SUMMARY).exists):
+                _go_on(site, stream, machine, step, position, label, evaluate, progress, stop)
+                ranks.once(lambda: write_json(folder / SUMMARY, _summary(run, model, read_journal(folder / JOURNAL))))
+        finally:
+            model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
+        ranks.once(lambda: keep(folder, 1, up_to=run.steps))
+        if signum := ranks.most(stop.signum or 0):  # it came with nothing left to do here; whoever called has more
+            raise Stopped(signum)
+        return ranks.once(lambda: {**read_json(folder / SUMMARY), **_speed(read_speeds(folder))})
 
 
 def _go_on(
@@ -142,14 +147,17 @@ def _go_on(
     stop: Stop,
 ) -> None:
     """From `step` steps done to the last one. Raises Stopped between two steps, after saving."""
-    run, model, folder = site.run, site.model, site.folder
+    run, model, folder, ranks = site.run, site.model, site.folder, site.ranks
     clock, weights = _Clock(folder), list(model.parameters())
-    if progress is None and site.movement.trainable(step + 1) < sum(weight.numel() for weight in weights):
+    tells = progress is None and ranks.first
+    if tells and site.movement.trainable(step + 1) < sum(weight.numel() for weight in weights):
         print(f"t5study: {site.told(step + 1)}", file=sys.stderr)
     with (
-        closing(Journal(folder / JOURNAL)) as journal,
-        closing(Journal(folder / EVALUATIONS)) as evaluations,
-        closing(progress or Progress(run.steps, label or folder.name, start=step)) as shown,
+        closing(Journal(folder / JOURNAL) if ranks.first else _Nowhere()) as journal,
+        closing(Journal(folder / EVALUATIONS) if ranks.first else _Nowhere()) as evaluations,
+        closing(
+            (progress or Progress(run.steps, label or folder.name, start=step)) if ranks.first else _Nowhere()
+        ) as shown,
         closing(stream.prefetch(position)) as batches,  # type: ignore[type-var]
     ):
         while True:
@@ -157,19 +165,27 @@ def _go_on(
             # that is stopped need not wait for it and a resumed one begins with it.
             if evaluate and (step == run.steps or (step and run.evaluate_every and step % run.evaluate_every == 0)):
                 with torch.no_grad():
-                    evaluations.append({"step": step, **evaluate(step, model)})
+                    ranks.once(lambda step=step: evaluations.append({"step": step, **evaluate(step, model)}))
             if step == run.steps:
-                if progress is None and (told := proportions(stream.taken(position), stream.shares)):
+                if tells and (told := proportions(stream.taken(position), stream.shares)):
                     print(f"t5study: {told}", file=sys.stderr)
                 return
 
             clock.start()
             batch, position = next(batches)
             step += 1
-            if site.movement.advance(step, site.optimizer) and progress is None:
+            if site.movement.advance(step, site.optimizer) and tells:
                 print(f"t5study: {site.told(step)}", file=sys.stderr)
             taken = gradients(
-                model, weights, batch, step, seed=run.seed, dropout=run.dropout, z_loss=run.z_loss, machine=machine
+                model,
+                weights,
+                batch,
+                step,
+                seed=run.seed,
+                dropout=run.dropout,
+                z_loss=run.z_loss,
+                machine=machine,
+                ranks=ranks,
             )
             refuse(model, taken, step)
             rate = run.schedule.rate(step - 1)
@@ -181,15 +197,17 @@ def _go_on(
             clock.stop(taken.tokens)
 
             shown.update(step, tokens=taken.tokens, loss=taken.loss)
-            if step == 1 and (warning := first_loss_warning(run, taken.loss)):
+            if step == 1 and ranks.first and (warning := first_loss_warning(run, taken.loss)):
                 print(f"t5study: warning: {warning}", file=sys.stderr)
-            if step % run.save_every == 0 or step == run.steps or stop.signum is not None:
+            signum = ranks.most(stop.signum or 0)  # of any rank: all stop at this step, or none
+            if step % run.save_every == 0 or step == run.steps or signum:
                 journal.sync()
                 evaluations.sync()
-                save(folder, site.checkpoint(step, position), run)
-                clock.write()
-            if stop.signum is not None:
-                raise Stopped(stop.signum)
+                ranks.once(lambda step=step, position=position: site.save(step, position))
+                if ranks.first:
+                    clock.write()
+            if signum:
+                raise Stopped(signum)
 
 
 @dataclass
@@ -201,6 +219,7 @@ class _Site:
     movement: Movement
     optimizer: Optimizer
     folder: Path
+    ranks: Ranks = ALONE
 
     @property
     def weights(self) -> dict[str, torch.nn.Parameter]:
@@ -217,6 +236,9 @@ class _Site:
         parameters = sum(weight.numel() for weight in self.weights.values())
         return f"{self.movement.trainable(step):,} of {parameters:,} parameters move from step {step:,} on"
 
+    def save(self, step: int, position: int) -> None:
+        save(self.folder, self.checkpoint(step, position), self.run)
+
     def checkpoint(self, step: int, position: int) -> Checkpoint:
         """The run as it is now. Its tensors are the live ones: to save before the next step."""
         return Checkpoint(
@@ -231,8 +253,20 @@ class _Site:
     def resume(self) -> tuple[int, int]:
         """Brings weights, optimiser and journals to the newest good checkpoint. Returns its step and position.
 
-        Of a run that is done (it has a summary) only the weights and the optimiser's state are touched.
+        Of a run that is done (it has a summary) only the weights and the optimiser's state are touched. The first rank
+        reads; the others get what it has, whatever number of ranks wrote it.
         """
+        step, position = self.ranks.once(self._resume)
+        if not self.ranks.first:
+            self._state_at(step)
+        self.ranks.share(self.weights.values())
+        state = self.optimizer.state_tensors()
+        self.ranks.share(state.values())
+        if not self.ranks.first:
+            self.optimizer.load(state)
+        return step, position
+
+    def _resume(self) -> tuple[int, int]:
         clean(self.folder)
         found = load_latest(self.folder, fingerprint(self.run), self.weights, self._state_at)
         if found:
@@ -253,6 +287,22 @@ class _Site:
         if len(self.movement.groups) > 1:
             self.optimizer = self.movement.optimizer(self.run.optimizer, step)
         return self.optimizer.state_tensors()
+
+
+class _Nowhere:
+    """Journal and progress of a rank that is not the first."""
+
+    def append(self, row: dict[str, Any]) -> None:
+        pass
+
+    def update(self, step: int, *, tokens: int = 0, loss: float | None = None) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 # --- what a run says of itself ------------------------------------------------------------------------------------
