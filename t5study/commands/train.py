@@ -106,16 +106,20 @@ def carry_out(
     evaluate: Callable[[int, Any], dict[str, Any]] | None = None,
     **card: Any,
 ) -> None:
-    """Trains, or goes on, or finds that all is done; writes OUT/model once."""
+    """Trains, or goes on, or finds that all is done; writes OUT/model once. Under torchrun, with all its ranks."""
     from t5study.ground.store import fingerprint
     from t5study.model.released import save_released
     from t5study.train.loop import train
+    from t5study.train.parallel import joined
 
     out, name = args.out, fingerprint(run)
-    _check_folder(out)
-    model = build()
-    how = {"strict": args.strict, "profile": args.profile}
-    summary = train(run, model, stream, out, machine, label=label, evaluate=evaluate, **how)
+    with joined(machine) as ranks:
+        ranks.once(lambda: _check_folder(out))
+        model = build()
+        how = {"strict": args.strict, "profile": args.profile}
+        summary = train(run, model, stream, out, machine, label=label, evaluate=evaluate, ranks=ranks, **how)
+    if not ranks.first:
+        return
     if (out / "model").exists():
         _check_model(out / "model", name)
         print(f"{out}: finished before, {args.steps:,} steps; nothing to do")

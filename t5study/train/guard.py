@@ -100,6 +100,20 @@ class Judge:
         if "rewound" in row:
             self.rewound[row["step"] - 1] = list(row["rewound"])
 
+    @property
+    def memory(self) -> dict[str, Any]:
+        """All that it remembers, as JSON: other ranks are given it."""
+        return {"losses": list(self.losses), "skipped": self.skipped, "rewound": list(self.rewound.items())}
+
+    @staticmethod
+    def recalled(guard: Guard, memory: Mapping[str, Any]) -> Judge:
+        """The judge that remembers this."""
+        judge = Judge(guard)
+        judge.losses.extend(memory["losses"])
+        judge.skipped = memory["skipped"]
+        judge.rewound = {step: list(notes) for step, notes in memory["rewound"]}
+        return judge
+
     def after(self, other: Judge, step: int) -> Judge:
         """This judge, of a journal that was cut back to `step`, with the bad steps that the other went back from."""
         self.rewound |= {at: notes for at, notes in other.rewound.items() if at >= step}
@@ -108,7 +122,7 @@ class Judge:
     def decide(
         self, step: int, found: str, weight: str | None, examples: tuple[int, int], tells: bool = True
     ) -> dict[str, Any]:
-        """What to note of a bad step that is left out; told on stderr. weight: the first whose
+        """What to note of a bad step that is left out; told on stderr if this process `tells`. weight: the first whose
         gradient is not finite. examples: first and end of what it was made of, as numbers in the stream.
 
         UserError to stop. Rewind to go back.
@@ -131,7 +145,8 @@ class Judge:
                 "checkpoint is good"
             )
         done = "left out" if self.guard.action == "skip" else f"back to step {to:,}, and on with those after"
-        print(f"t5study: warning: {told}; {done}", file=sys.stderr)
+        if tells:
+            print(f"t5study: warning: {told}; {done}", file=sys.stderr)
         if self.guard.action == "skip":
             return note
         self.rewound.setdefault(to, []).append(note)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from t5study.train.checkpoint import keep, steps, told_if_full
 from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, alone, claim
 from t5study.train.guard import Guard, Rewind, not_finite
 from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
+from t5study.train.parallel import ALONE, Ranks
 from t5study.train.profile import Profile
-from t5study.train.site import Site
+from t5study.train.site import Nowhere, Site
 from t5study.train.speeds import Clock, read_speeds, speed
 from t5study.train.step import gradients
 from t5study.train.stop import Stop
@@ -91,6 +92,7 @@ def train(
     label: str = "",
     evaluate: Callable[[int, Any], dict[str, Any]] | None = None,
     progress: Any = None,
+    ranks: Ranks = ALONE,
     *,
     strict: bool = False,
     profile: tuple[int, int] | None = None,
@@ -101,6 +103,7 @@ def train(
     on, one that is done only loads its weights. evaluate(step, model): called every `evaluate_every` steps and at the
     end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=, loss=) and close(). strict: stop
     at a damaged checkpoint rather than take the one before. profile: first and last step to profile (profile.py).
+    ranks: all of them call this with the same run, stream and folder; the first alone reads, writes, evaluates, speaks.
 
     Raises Stopped after SIGINT, SIGTERM and the like (stop.py), when everything is saved. NoRoom: a full disk.
     UserError: another run's folder, another process at work in it, no good checkpoint among those there, a loss or
@@ -112,26 +115,28 @@ def train(
     folder = Path(folder)
     model.to(machine.device)
     movement = Movement(run.tuning, model, run.steps)
-    site = Site(run, model, movement, movement.optimizer(run.optimizer, 0), folder, strict)
-    with told_if_full(folder, site.size):
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder), Stop() as stop:
-            claim(folder, run)
-            step, position = site.resume()
-            try:
-                while not (folder / SUMMARY).exists():
-                    try:
-                        _go_on(site, stream, machine, step, position, label, evaluate, progress, stop, profile)
-                    except Rewind as rewind:
-                        step, position = site.rewind(rewind)
-                        continue
-                    write_json(folder / SUMMARY, summary_of(run, model, read_journal(folder / JOURNAL)))
-            finally:
-                model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
-            keep(folder, 1, up_to=run.steps)
-            if stop.signum is not None:  # it came with nothing left to do here; whoever called has more
-                raise Stopped(stop.signum)
-            return {**read_json(folder / SUMMARY), **speed(read_speeds(folder))}
+    ranks.rows(run.rows)
+    site = Site(run, model, movement, movement.optimizer(run.optimizer, 0), folder, ranks, strict)
+    with told_if_full(folder, site.size), ExitStack() as held:
+        ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
+        ranks.once(lambda: held.enter_context(alone(folder)))
+        stop = held.enter_context(Stop())
+        ranks.once(lambda: claim(folder, run))
+        step, position = site.resume()
+        try:
+            while not ranks.once((folder / SUMMARY).exists):
+                try:
+                    _go_on(site, stream, machine, step, position, label, evaluate, progress, stop, profile)
+                except Rewind as rewind:
+                    step, position = site.rewind(rewind)
+                    continue
+                ranks.once(lambda: write_json(folder / SUMMARY, summary_of(run, model, read_journal(folder / JOURNAL))))
+        finally:
+            model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
+        ranks.once(lambda: keep(folder, 1, up_to=run.steps))
+        if signum := ranks.most(stop.signum or 0):  # it came with nothing left to do here; whoever called has more
+            raise Stopped(signum)
+        return ranks.once(lambda: {**read_json(folder / SUMMARY), **speed(read_speeds(folder))})
 
 
 def _go_on(
@@ -147,26 +152,28 @@ def _go_on(
     profile: tuple[int, int] | None,
 ) -> None:
     """From `step` steps done to the last one. Raises Stopped between two steps, after saving, and Rewind."""
-    run, model, folder, judge = site.run, site.model, site.folder, site.judge
-    weights, tells = list(model.parameters()), progress is None
+    run, model, folder, ranks, judge = site.run, site.model, site.folder, site.ranks, site.judge
+    weights, tells = list(model.parameters()), progress is None and ranks.first
     if tells and site.movement.trainable(step + 1) < sum(weight.numel() for weight in weights):
         print(f"t5study: {site.told(step + 1)}", file=sys.stderr)
     with (
-        closing(Journal(folder / JOURNAL)) as journal,
-        closing(Journal(folder / EVALUATIONS)) as evaluations,
-        closing(Clock(folder)) as clock,
-        closing(Profile(folder, profile)) as profiled,
-        closing(progress or Progress(run.steps, label or folder.name, start=step)) as shown,
+        closing(Journal(folder / JOURNAL) if ranks.first else Nowhere()) as journal,
+        closing(Journal(folder / EVALUATIONS) if ranks.first else Nowhere()) as evaluations,
+        closing(Clock(folder) if ranks.first else Nowhere()) as clock,
+        closing(Profile(folder, profile if ranks.first else None)) as profiled,
+        closing(
+            (progress or Progress(run.steps, label or folder.name, start=step)) if ranks.first else Nowhere()
+        ) as shown,
         closing(stream.prefetch(position)) as batches,  # type: ignore[type-var]
     ):
-        if run.guard.back and not steps(folder):
-            site.save(0, position)
+        if run.guard.back and step == 0:
+            ranks.once(lambda: steps(folder) or site.save(0, position))
         while True:
             # Of the weights as they are: a checkpoint of this step, if there is one, was saved before, so that a run
             # that is stopped need not wait for it and a resumed one begins with it.
             if evaluate and (step == run.steps or (step and run.evaluate_every and step % run.evaluate_every == 0)):
                 with torch.no_grad():
-                    evaluations.append({"step": step, **evaluate(step, model)})
+                    ranks.once(lambda step=step: evaluations.append({"step": step, **evaluate(step, model)}))
             if step == run.steps:
                 if tells and (told := proportions(stream.taken(position), stream.shares)):
                     print(f"t5study: {told}", file=sys.stderr)
@@ -180,12 +187,20 @@ def _go_on(
             if site.movement.advance(step, site.optimizer) and tells:
                 print(f"t5study: {site.told(step)}", file=sys.stderr)
             taken = gradients(
-                model, weights, batch, step, seed=run.seed, dropout=run.dropout, z_loss=run.z_loss, machine=machine
+                model,
+                weights,
+                batch,
+                step,
+                seed=run.seed,
+                dropout=run.dropout,
+                z_loss=run.z_loss,
+                machine=machine,
+                ranks=ranks,
             )
             row: dict[str, Any] = {"step": step}
             trainable = site.movement.trainable(step)
             if found := run.guard.found(taken, judge.losses):  # before the optimiser has seen it
-                note = judge.decide(step, found, not_finite(model), (begin, position))
+                note = judge.decide(step, found, not_finite(model), (begin, position), tells=ranks.first)
                 tokens = {"tokens": taken.tokens, "target_tokens": taken.target_tokens}
                 row |= {"skipped": note, **tokens, "trainable": trainable}
             else:
@@ -202,12 +217,13 @@ def _go_on(
             profiled.after(step)
 
             shown.update(step, tokens=taken.tokens, loss=None if found else taken.loss)
-            if step == 1 and (warning := first_loss_warning(run, taken.loss)):
+            if step == 1 and ranks.first and (warning := first_loss_warning(run, taken.loss)):
                 print(f"t5study: warning: {warning}", file=sys.stderr)
-            if site.saves(step) or stop.signum is not None:
+            signum = ranks.most(stop.signum or 0)  # of any rank: all stop at this step, or none
+            if site.saves(step) or signum:
                 journal.sync()
                 evaluations.sync()
-                site.save(step, position)
+                ranks.once(lambda step=step, position=position: site.save(step, position))
                 clock.write(step)
-            if stop.signum is not None:
-                raise Stopped(stop.signum)
+            if signum:
+                raise Stopped(signum)

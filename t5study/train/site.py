@@ -25,6 +25,7 @@ from t5study.train.checkpoint import (
 from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, truncate
 from t5study.train.guard import Guard, Judge, Rewind
 from t5study.train.optim import Optimizer
+from t5study.train.parallel import ALONE, Ranks
 from t5study.train.tuning import Movement
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Site:
     movement: Movement
     optimizer: Optimizer
     folder: Path
+    ranks: Ranks = ALONE
     strict: bool = False
     judge: Judge = field(default_factory=lambda: Judge(Guard()))
 
@@ -84,32 +86,44 @@ class Site:
     def resume(self) -> tuple[int, int]:
         """Brings weights, optimiser and journals to the newest good checkpoint. Returns its step and position.
 
-        Of a run that is done (it has a summary) only the weights and the optimiser's state are touched.
+        Of a run that is done (it has a summary) only the weights and the optimiser's state are touched. The first rank
+        reads; the others get what it has, whatever number of ranks wrote it.
         """
-        clean(self.folder)
-        found = self._load()
-        if found and found.step == self.run.steps and (self.folder / SUMMARY).exists():
-            return found.step, found.position
-        (self.folder / SUMMARY).unlink(missing_ok=True)
-        require_room_for_run(self.folder, self.size)
-        self.judge = self._cut(found)
-        return (found.step, found.position) if found else (0, 0)
+        step, position, memory = self.ranks.once(self._resume)
+        self.judge = Judge.recalled(self.run.guard, memory)
+        self._share(step)
+        return step, position
 
     def rewind(self, rewind: Rewind) -> tuple[int, int]:
         """Brings weights, optimiser and journals to an earlier step's checkpoint. Returns that step, and the position
         to go on from: after the examples of the steps that are undone."""
-        drop_after(self.folder, rewind.step)  # first: they rely on rows of the journals that are cut next
-        found = self._load()
-        if found is None or found.step != rewind.step:
-            raise UserError(f"{self.folder}: has no good checkpoint of step {rewind.step} to go back to; start over")
-        self.judge = self._cut(found).after(self.judge, rewind.step)
-        return found.step, rewind.position
+        memory = self.ranks.once(lambda: self._rewind(rewind.step))
+        self.judge = Judge.recalled(self.run.guard, memory).after(self.judge, rewind.step)
+        self._share(rewind.step)
+        return rewind.step, rewind.position
 
-    def _cut(self, found: Checkpoint | None) -> Judge:
-        """Cuts the journals back to a checkpoint, or to nothing. Returns the judge of what is left."""
+    def _resume(self) -> tuple[int, int, dict[str, Any]]:
+        clean(self.folder)
+        found = self._load()
+        if found and found.step == self.run.steps and (self.folder / SUMMARY).exists():
+            return found.step, found.position, Judge(self.run.guard).memory
+        (self.folder / SUMMARY).unlink(missing_ok=True)
+        require_room_for_run(self.folder, self.size)
+        memory = self._cut(found)
+        return (found.step, found.position, memory) if found else (0, 0, memory)
+
+    def _rewind(self, step: int) -> dict[str, Any]:
+        drop_after(self.folder, step)  # first: they rely on rows of the journals that are cut next
+        found = self._load()
+        if found is None or found.step != step:
+            raise UserError(f"{self.folder}: has no good checkpoint of step {step} to go back to; start over")
+        return self._cut(found)
+
+    def _cut(self, found: Checkpoint | None) -> dict[str, Any]:
+        """Cuts the journals back to a checkpoint, or to nothing. Returns what a judge remembers of them."""
         for name in (JOURNAL, EVALUATIONS):
             truncate(self.folder / name, found.journals[name].bytes if found else 0)
-        return Judge(self.run.guard, read_journal(self.folder / JOURNAL))
+        return Judge(self.run.guard, read_journal(self.folder / JOURNAL)).memory
 
     def _load(self) -> Checkpoint | None:
         """The newest good checkpoint, with weights and optimiser brought to it."""
@@ -121,8 +135,46 @@ class Site:
             self.optimizer.load(found.optimizer)
         return found
 
+    def _share(self, step: int) -> None:
+        """Gives the first rank's weights and state, those of a step, to the others."""
+        if not self.ranks.first:
+            self._state_at(step)
+        self.ranks.share(self.weights.values())
+        state = self.optimizer.state_tensors()
+        self.ranks.share(state.values())
+        if not self.ranks.first:
+            self.optimizer.load(state)
+
     def _state_at(self, step: int) -> Mapping[str, torch.Tensor]:
         """Gives the run the optimiser that it has at a step; returns its state, yet to be filled."""
         if len(self.movement.groups) > 1:
             self.optimizer = self.movement.optimizer(self.run.optimizer, step)
         return self.optimizer.state_tensors()
+
+
+class Nowhere:
+    """Journal, clock and progress of a rank that is not the first."""
+
+    def append(self, row: dict[str, Any]) -> None:
+        pass
+
+    def update(self, step: int, *, tokens: int = 0, loss: float | None = None) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def got(self) -> None:
+        pass
+
+    def stop(self, step: int, tokens: int) -> None:
+        pass
+
+    def write(self, step: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

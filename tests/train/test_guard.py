@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -109,7 +110,7 @@ def test_rewinds_to_one_checkpoint_are_counted_and_remembered():
             judge.decide(7, "a loss of nan", None, (10 * i, 10 * i + 10))
         assert (back.value.step, back.value.position) == (5, 10 * i + 10)
         cut = Judge(REWIND, [{"step": i, "loss": 4.0} for i in range(1, 6)])
-        judge = cut.after(judge, 5)
+        judge = Judge.recalled(REWIND, json.loads(json.dumps(cut.memory))).after(judge, 5)
     with pytest.raises(UserError, match="5 such steps"):
         judge.decide(6, "a loss of nan", None, (90, 99))
     rows = [{"step": i, "loss": 4.0} for i in range(1, 6)] + [{"step": 6, "loss": 4.0, "rewound": judge.rewound[5]}]
