@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OUT ?= study-laptop
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test test-slow parity-c4 check bench clean
+.PHONY: study test test-slow parity-c4 check bench chaos clean
 
 study: $(VENV)/installed
 	$(BIN)/t5study study rounds --scale laptop --out $(OUT)
@@ -36,6 +36,10 @@ check: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# The reliability sets in full, an hour or more: the table of docs/reliability.md.
+chaos: $(VENV)/installed-dev
+	PYTHONPATH=. $(BIN)/python tests/chaos.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t5study needs Python 3.11 or newer")'

@@ -113,7 +113,9 @@ def go(folder: Path, run: TrainRun = RUN, machine: Machine | None = None) -> dic
 def outcome(folder: Path) -> dict[str, bytes]:
     """All that must be the same however a run came to its end: every file but the wall-clock's."""
     files = (
-        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("speeds.json", "err.txt")
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("speeds.json", "speeds.jsonl", "err.txt")
     )
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 
 def machine_of(args: argparse.Namespace) -> Machine:
     """The machine asked for, set up. UserError if it is not this one."""
-    from t5study.ground.machine import here, use
+    from t5study.ground.machine import here, rank_here, use
 
     rows, micro = getattr(args, "rows", None), getattr(args, "micro_batch", None)
-    if rows and micro and rows % micro:
+    world = rank_here()[1] if hasattr(args, "save_every") else 1  # what else is started by torchrun is not shared out
+    if rows and rows % world:
         raise UserError(
-            f"command line: found --rows {rows} with --micro-batch {micro}; give a micro-batch that divides the rows"
+            f"command line: found --rows {rows} with {world} ranks; give rows that {world} divides, or other ranks"
+        )
+    if rows and micro and (rows // world) % micro:
+        ranks = f" and {world} ranks" if world > 1 else ""
+        raise UserError(
+            f"command line: found --rows {rows} with --micro-batch {micro}{ranks}; give a micro-batch that divides the "
+            f"rows{' of a rank' if ranks else ''}"
         )
     machine = here(device=args.device, threads=args.threads, precision=args.precision, micro_batch=micro)
     use(machine)

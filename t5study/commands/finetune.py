@@ -40,6 +40,7 @@ def finetune(args: argparse.Namespace) -> None:
     from t5study.evaluate.scoring import evaluate
     from t5study.feed.mixing import Mixture
     from t5study.feed.stream import Stream
+    from t5study.ground.machine import rank_here
     from t5study.model import released
     from t5study.tasks.splits import first
     from t5study.train import tuning
@@ -48,7 +49,8 @@ def finetune(args: argparse.Namespace) -> None:
 
     machine = machine_of(args)
     chosen = chosen_tasks(args)
-    for note in chosen.notes:
+    first_rank = rank_here()[0] == 0
+    for note in chosen.notes if first_rank else ():
         print(f"t5study: {note}", file=sys.stderr)
     how = tuning.parse(args.tuning)
     model, shape = released.load_released(args.checkpoint)
@@ -106,7 +108,8 @@ def finetune(args: argparse.Namespace) -> None:
         **({"mixing": mixing.label} if names else {}),
         started_from=f"xxh3 {init}",
     )
-    _tell_best(args.out, chosen.benchmark)
+    if first_rank:
+        _tell_best(args.out, chosen.benchmark)
 
 
 # --- which tasks --------------------------------------------------------------------------------------------------

@@ -67,6 +67,19 @@ def size(text: str) -> int:
     return value
 
 
+def span(text: str) -> tuple[int, int]:
+    """First and last of some steps.
+
+    >>> span("20:25")
+    (20, 25)
+    """
+    found = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text.strip())
+    first, last = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= first <= last:
+        raise argparse.ArgumentTypeError(f"found {text[:40]!r}, give the first and the last step, as in 20:25")
+    return first, last
+
+
 def place(text: str) -> str:
     """A path, a pattern or an address: ~ and $VARIABLES are expanded; what is not set, or is no path, is refused."""
     for name in re.findall(r"\$\{?(\w+)", text):
@@ -214,6 +227,19 @@ def training(parser: Parser, *, steps: int, rate: str, source_length: int | None
     parser.add_argument("--dropout", type=Real(0, 0.9), default=0.1, help="part of the activations set to zero")
     parser.add_argument("--seed", type=Whole(0, 2**62), default=0, help="of weights, order, noise and dropout")
     parser.add_argument("--save-every", type=Whole(1), default=100, help="steps between checkpoints")
+    parser.add_argument(
+        "--bad-step",
+        choices=["stop", "skip", "rewind"],
+        help="what to do about a loss or gradient that is NaN or Inf, or a spike: stop (default), skip its examples, "
+        "or rewind to the last checkpoint and go on with the examples after it",
+    )
+    parser.add_argument(
+        "--spike", type=Real(1, 1e9), help="a loss this many deviations above the last ones is bad too (default: none)"
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at a damaged checkpoint, take none before it")
+    parser.add_argument(
+        "--profile", type=span, metavar="FIRST:LAST", help="steps to profile, into OUT/profile-*: 20:25"
+    )
     machine(parser)
 
 

@@ -77,8 +77,10 @@ def pretrain(args: argparse.Namespace) -> None:
 
 def run_of(args: argparse.Namespace, **own: Any) -> TrainRun:
     """A run as the flags of both commands have it, with what is a command's own."""
+    from t5study.train.guard import Guard
     from t5study.train.loop import TrainRun
 
+    action = args.bad_step or "stop"
     return TrainRun(
         steps=args.steps,
         rows=args.rows,
@@ -87,6 +89,7 @@ def run_of(args: argparse.Namespace, **own: Any) -> TrainRun:
         dropout=args.dropout,
         seed=args.seed,
         save_every=args.save_every,
+        guard=Guard(action, args.spike or 0.0, args.save_every if action == "rewind" else 0),
         **own,
     )
 
@@ -103,15 +106,20 @@ def carry_out(
     evaluate: Callable[[int, Any], dict[str, Any]] | None = None,
     **card: Any,
 ) -> None:
-    """Trains, or goes on, or finds that all is done; writes OUT/model once."""
+    """Trains, or goes on, or finds that all is done; writes OUT/model once. Under torchrun, with all its ranks."""
     from t5study.ground.store import fingerprint
     from t5study.model.released import save_released
     from t5study.train.loop import train
+    from t5study.train.parallel import joined
 
     out, name = args.out, fingerprint(run)
-    _check_folder(out)
-    model = build()
-    summary = train(run, model, stream, out, machine, label=label, evaluate=evaluate)
+    with joined(machine) as ranks:
+        ranks.once(lambda: _check_folder(out))
+        model = build()
+        how = {"strict": args.strict, "profile": args.profile}
+        summary = train(run, model, stream, out, machine, label=label, evaluate=evaluate, ranks=ranks, **how)
+    if not ranks.first:
+        return
     if (out / "model").exists():
         _check_model(out / "model", name)
         print(f"{out}: finished before, {args.steps:,} steps; nothing to do")
@@ -136,7 +144,7 @@ def carry_out(
     print(f"model: {out / 'model'}")
 
 
-WHERE = ("run", "config", "out", "save_every", "device", "threads", "precision", "micro_batch")
+WHERE = ("run", "config", "out", "save_every", "device", "threads", "precision", "micro_batch", "strict", "profile")
 
 
 def _again(args: argparse.Namespace) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from t5study.commands import flags, tree_corpus, tree_data, tree_evaluate
+from t5study.commands import flags, tree_corpus, tree_data, tree_evaluate, tree_train
 from t5study.commands.flags import Parser, Real, Version, Whole, folder, size
 from t5study.commands.leaves import group as _group
 from t5study.commands.leaves import leaf as _leaf
@@ -70,6 +70,7 @@ def build_parser() -> Parser:
     flags.tasks(finetune)
     flags.training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw", source_length=None)
     flags.finetuning(finetune)
+    tree_train.add(commands, train)
 
     _model(commands)
 

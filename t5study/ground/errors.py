@@ -13,14 +13,19 @@ class UserError(ValueError):
     """
 
 
+class NoRoom(UserError):
+    """A full disk, a quota, or no right to write where a run has to: told as a mistake is, and the process exits with
+    74 (EX_IOERR), so that a script can tell it from one. The same command goes on when there is room."""
+
+
 class Missing(UserError):
     """What was asked for is not there at all: nothing damaged, nothing mistaken."""
 
 
 class Stopped(Exception):
-    """A run was asked to stop (Ctrl-C, or SIGTERM from a scheduler) and has saved what it had.
+    """A run was asked to stop (Ctrl-C, or a scheduler's signal) and has saved what it had.
 
-    `code` is what the process should exit with: 130 after Ctrl-C, 75 (EX_TEMPFAIL, "run me again") after SIGTERM.
+    `code` is what the process should exit with: 130 after Ctrl-C, 75 (EX_TEMPFAIL, "run me again") after the others.
     """
 
     def __init__(self, signum: int):

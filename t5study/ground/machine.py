@@ -46,6 +46,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def rank_here() -> tuple[int, int]:
+    """Which process of how many this is, as torchrun says in RANK and WORLD_SIZE: (0, 1) without it. UserError for
+    what torchrun would not say."""
+    found = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not all(text.isdecimal() for text in found) or not int(found[0]) < int(found[1]):
+        raise UserError(f"environment: found RANK={found[0]}, WORLD_SIZE={found[1]}; unset them, or start by torchrun")
+    return int(found[0]), int(found[1])
+
+
 def here(**overrides: Any) -> Machine:
     """The machine at hand: one GPU in bf16 if torch sees one, else the CPU in fp32 with one thread.
 

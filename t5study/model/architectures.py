@@ -95,6 +95,10 @@ class Model(nn.Module):
         """A batch as this architecture takes it, on a device. ValueError if a target segment has no source."""
         raise NotImplementedError
 
+    def labels(self, batch: Batch) -> int:
+        """How many labels the training loss of a batch is a sum over: as many as `learned` of what it arranges to."""
+        return batch.target_tokens
+
     def _stream(self, run: Pass) -> tuple[Tensor, Tensor]:
         """What the decoder's final norm takes, (N, D), and the embedding table for the softmax."""
         raise NotImplementedError
@@ -164,6 +168,9 @@ class LanguageModel(Model):
 
     def arrange(self, batch: Batch, device: str | torch.device = "cpu") -> Inputs:
         return arrange_joined(batch, device, prefix=self.two_ways)
+
+    def labels(self, batch: Batch) -> int:
+        return batch.target_tokens if self.two_ways else batch.tokens
 
     def _stream(self, run: Pass) -> tuple[Tensor, Tensor]:
         x_ND, table_VD = _Embed.apply(self.embedding, run, (("decoder", run.inputs.target),))

@@ -33,7 +33,7 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from t5study.ground.errors import UserError
+from t5study.ground.errors import NoRoom, UserError
 from t5study.ground.store import MANIFEST, read_json, whole_folder, write_manifest
 
 FORMAT = 1
@@ -73,6 +73,15 @@ class Prefix:
         return Prefix(read, digest.hexdigest())
 
 
+@dataclass(frozen=True)
+class Verified:
+    """A good checkpoint. run: fingerprint. position: of the stream. bytes: of its files."""
+
+    run: str
+    position: int
+    bytes: int
+
+
 class Damaged(Exception):
     """What is wrong with a checkpoint, and where: the reason to take the one before it."""
 
@@ -85,10 +94,10 @@ def size(*groups: Mapping[str, Tensor]) -> int:
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def save(folder: Path, checkpoint: Checkpoint, value: Any = None) -> Path:
-    """Writes FOLDER/checkpoints/step-N and then removes all but the newest two up to it.
+def save(folder: Path, checkpoint: Checkpoint, value: Any = None, spare: int | None = None) -> Path:
+    """Writes FOLDER/checkpoints/step-N and then removes all but the newest two up to it, and that of step `spare`.
 
-    UserError, with the checkpoints before it untouched, if there is no room or no right to write.
+    NoRoom, with the checkpoints before it untouched, if there is no room or no right to write.
     """
     path = _path(folder, checkpoint.step)
     needed = size(checkpoint.weights, checkpoint.optimizer)
@@ -111,7 +120,7 @@ def save(folder: Path, checkpoint: Checkpoint, value: Any = None) -> Path:
             (work / FILES[2]).write_text(json.dumps(state, sort_keys=True, indent=1) + "\n")
             write_manifest(work, value, step=checkpoint.step)
             seal(work / MANIFEST)
-    keep(folder, KEPT, up_to=checkpoint.step)
+    keep(folder, KEPT, up_to=checkpoint.step, spare=spare)
     return path
 
 
@@ -126,10 +135,18 @@ def _seal(manifest: Mapping[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(rest, sort_keys=True).encode())
 
 
-def keep(folder: Path, newest: int, up_to: int) -> None:
+def keep(folder: Path, newest: int, up_to: int, spare: int | None = None) -> None:
     """Removes all checkpoints up to a step but the newest few. Later ones (damaged, since passed over) stay."""
     for step in [step for step in steps(folder) if step <= up_to][newest:]:
-        shutil.rmtree(_path(folder, step))
+        if step != spare:
+            shutil.rmtree(_path(folder, step))
+
+
+def drop_after(folder: Path, step: int) -> None:
+    """Removes all checkpoints of later steps: the run goes another way from this one on."""
+    for later in steps(folder):
+        if later > step:
+            shutil.rmtree(_path(folder, later))
 
 
 def clean(folder: Path) -> None:
@@ -139,7 +156,7 @@ def clean(folder: Path) -> None:
 
 
 def require_room_for_run(folder: Path, checkpoint_bytes: int) -> None:
-    """UserError if the disk has no room for the checkpoints a run keeps and the one it is writing."""
+    """NoRoom if the disk has no room for the checkpoints a run keeps and the one it is writing."""
     have = sum(path.stat().st_size for path in (folder / "checkpoints").rglob("*") if path.is_file())
     _require_room(folder, max(int((KEPT + 1) * checkpoint_bytes * 1.05) - have, 0))
 
@@ -147,7 +164,7 @@ def require_room_for_run(folder: Path, checkpoint_bytes: int) -> None:
 def _require_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(
+        raise NoRoom(
             f"{folder}: checkpoints need {_bytes(needed)} here and {_bytes(free)} are free; make room and run the same "
             "command again"
         )
@@ -155,7 +172,7 @@ def _require_room(folder: Path, needed: int) -> None:
 
 @contextmanager
 def told_if_full(folder: Path, needed: int) -> Iterator[None]:
-    """Turns what the system says when a disk is full, or may not be written to, into a UserError."""
+    """Turns what the system says when a disk is full, or may not be written to, into one line."""
     try:
         yield
     except OSError as error:
@@ -169,13 +186,16 @@ def told_if_full(folder: Path, needed: int) -> Iterator[None]:
 
 def _tell(folder: Path, needed: int, code: int | None, name: str | None, text: str) -> None:
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise UserError(
+        raise NoRoom(
             f"{folder}: could not be written to ({text}); a checkpoint needs {_bytes(needed)} and "
             f"{_bytes(shutil.disk_usage(folder).free)} are free; make room or raise the limit, then run the same "
             "command again: it goes on from the last checkpoint"
         ) from None
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-        raise UserError(f"{name or folder}: cannot be written to ({text}); choose another folder") from None
+    told = f"{name or folder}: cannot be written to ({text}); choose another folder"
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        raise NoRoom(told) from None
+    if code in (errno.ENOTDIR, errno.EEXIST):
+        raise UserError(told) from None
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -196,12 +216,16 @@ def steps(folder: Path) -> list[int]:
 
 
 def load_latest(
-    folder: Path, run: str, weights: Mapping[str, Tensor], optimizer: Callable[[int], Mapping[str, Tensor]]
+    folder: Path,
+    run: str,
+    weights: Mapping[str, Tensor],
+    optimizer: Callable[[int], Mapping[str, Tensor]],
+    strict: bool = False,
 ) -> Checkpoint | None:
     """The newest good checkpoint of a run, or None if there is none at all.
 
     weights, optimizer(step): tensors of the names, shapes and types that are expected (at a later step an optimiser may
-    have more of them). A damaged checkpoint is told on stderr and passed over.
+    have more of them). A damaged checkpoint is told on stderr and passed over, unless that is not wanted (`strict`).
     UserError if all are damaged, or one is another run's, too new, or may not be read.
     """
     found = steps(folder)
@@ -211,6 +235,8 @@ def load_latest(
             checkpoint = _load(folder, step, weights, optimizer(step))
         except Damaged as error:
             damage = str(error)
+            if strict:
+                raise UserError(f"{damage}; leave --strict out to go on from the checkpoint before it") from None
             print(f"t5study: warning: {damage}; passed over", file=sys.stderr)
             continue
         except PermissionError as error:
@@ -225,7 +251,31 @@ def load_latest(
     return None
 
 
+def verify(folder: Path, step: int) -> Verified:
+    """Checks all of a checkpoint but whether its tensors are those of a certain model. Damaged: what is wrong, and
+    where. UserError if it is too new, PermissionError if it may not be read."""
+    path = _path(folder, step)
+    position, run, _, contents = _opened(folder, step)
+    for name in FILES[:2]:
+        _tensors(contents[name], path / name, None)
+    return Verified(run, position, sum(map(len, contents.values())))
+
+
 def _load(folder: Path, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Checkpoint:
+    path = _path(folder, step)
+    position, run, journals, contents = _opened(folder, step)
+    return Checkpoint(
+        step,
+        position,
+        run,
+        _tensors(contents["model.safetensors"], path / "model.safetensors", weights),
+        _tensors(contents["optimizer.safetensors"], path / "optimizer.safetensors", optimizer),
+        journals,
+    )
+
+
+def _opened(folder: Path, step: int) -> tuple[int, str, dict[str, Prefix], dict[str, bytes]]:
+    """Position, run and journals of a checkpoint, and its files' bytes: all compared with their digests."""
     path = _path(folder, step)
     content = _read(path / MANIFEST, None)
     manifest = _json(content, path / MANIFEST)
@@ -252,14 +302,7 @@ def _load(folder: Path, step: int, weights: Mapping[str, Tensor], optimizer: Map
             raise Damaged(f"{folder / name}: missing, though {path.name} relies on it")
         if Prefix.of(folder / name, prefix.bytes) != prefix:
             raise Damaged(f"{folder / name}: its first {prefix.bytes:,} bytes are not those {path.name} was saved with")
-    return Checkpoint(
-        step,
-        position,
-        run,
-        _tensors(contents["model.safetensors"], path / "model.safetensors", weights),
-        _tensors(contents["optimizer.safetensors"], path / "optimizer.safetensors", optimizer),
-        journals,
-    )
+    return position, run, journals, contents
 
 
 def _read(path: Path, entry: Any) -> bytes:
@@ -300,12 +343,13 @@ def _json(content: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def _tensors(content: bytes, path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors from bytes, finite, and exactly those expected by name, shape and type."""
+def _tensors(content: bytes, path: Path, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Tensors from bytes, finite, and exactly those expected by name, shape and type (None: whatever is there)."""
     try:
         tensors = safetensors.load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise Damaged(f"{path}: is not a safetensors file ({' '.join(str(error).split())[:200]})") from None
+    expected = tensors if expected is None else expected
     for name in sorted(tensors.keys() ^ expected.keys()):
         raise Damaged(f"{path}: {name}: {'missing' if name in expected else 'unknown to this model and optimiser'}")
     for name, tensor in tensors.items():

@@ -6,7 +6,7 @@ FOLDER/
   evaluations.jsonl       one row an evaluation
   checkpoints/            checkpoint.py
   summary.json            written last: the run is done
-  speeds.json             wall-clock; never the same twice, and nothing depends on it
+  speeds.json, .jsonl     wall-clock (speeds.py); never the same twice, and nothing depends on it
   .lock                   held (flock) by the process at work here; removed when it leaves
 """
 
@@ -24,7 +24,7 @@ from typing import Any
 from t5study.ground.errors import UserError
 from t5study.ground.store import canonical, fingerprint, read_json, write_json
 
-JOURNAL, EVALUATIONS, SUMMARY, SPEEDS = "journal.jsonl", "evaluations.jsonl", "summary.json", "speeds.json"
+JOURNAL, EVALUATIONS, SUMMARY = "journal.jsonl", "evaluations.jsonl", "summary.json"
 
 
 @contextmanager
@@ -103,13 +103,3 @@ def truncate(path: Path, size: int) -> None:
     """Cuts a file to its first bytes, making an empty one if there is none."""
     with open(path, "ab") as file:
         file.truncate(size)
-
-
-def read_speeds(folder: Path) -> dict[str, float]:
-    """Seconds and tokens so far; zeros if the file is missing or damaged, since nothing depends on it."""
-    zero = {"seconds": 0.0, "step_seconds": 0.0, "tokens": 0}
-    try:
-        found = json.loads((folder / SPEEDS).read_text(encoding="utf-8"))
-        return {name: type(value)(found[name]) for name, value in zero.items()}
-    except (OSError, ValueError, KeyError, TypeError):
-        return zero

@@ -1,6 +1,6 @@
 """The training loop: a run as a value, and `train()`, which ends in the same bytes however often it was interrupted.
 
-A step is: a batch, its gradients, a look at whether they are finite, the optimiser's step, a row in the journal. At
+A step is: a batch, its gradients, a look at whether they are good, the optimiser's step, a row in the journal. At
 checkpoints the journal is synced and the stream's position saved with the weights; a resumed run cuts the journal
 back to the checkpoint and makes the same steps again. Nothing else carries over: order, noise and dropout are
 functions of the seed and the step.
@@ -8,12 +8,9 @@ functions of the seed and the step.
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,27 +22,21 @@ from t5study.ground.errors import Stopped, UserError
 from t5study.ground.journal import Journal, Progress, read_journal
 from t5study.ground.machine import Machine, use
 from t5study.ground.seeds import check_seed
-from t5study.ground.store import fingerprint, read_json, write_json
+from t5study.ground.store import read_json, write_json
 from t5study.model.shapes import Shape
-from t5study.train.checkpoint import (
-    Checkpoint,
-    Prefix,
-    clean,
-    keep,
-    load_latest,
-    require_room_for_run,
-    save,
-    size,
-    told_if_full,
-)
-from t5study.train.folder import EVALUATIONS, JOURNAL, SPEEDS, SUMMARY, alone, claim, read_speeds, truncate
-from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot, Optimizer
-from t5study.train.step import gradients, refuse
+from t5study.train.checkpoint import keep, steps, told_if_full
+from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, alone, claim
+from t5study.train.guard import Guard, Rewind, not_finite
+from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
+from t5study.train.parallel import ALONE, Ranks
+from t5study.train.profile import Profile
+from t5study.train.site import Nowhere, Site
+from t5study.train.speeds import Clock, read_speeds, speed
+from t5study.train.step import gradients
 from t5study.train.stop import Stop
+from t5study.train.summary import first_loss_warning, proportions, summary_of
 from t5study.train.tuning import AllParameters, Movement, Tuning
 
-# About ln(V): logits of variance 1 add a half, 0.07 to 0.82 were seen over sizes and seeds, few targets scatter more.
-FIRST_LOSS_BAND = (-1.0, 2.0)
 _EXAMPLES_EVERY = 100  # steps between rows of the journal that tell how often each member of a mixture came
 
 
@@ -55,8 +46,9 @@ class TrainRun:
 
     rows, source_length, target_length: of the packed batch. data: what names the stream (objective and token digest,
     or tasks). init: "fresh", or the digest of the weights it starts from. z_loss: weight of (log Z)^2 a target token
-    (T5: 1e-4). evaluate_every: steps between evaluations, 0 for one at the end. tuning: which weights move. save_every:
-    steps between checkpoints; it changes nothing but what an interruption costs, so it is no part of the fingerprint.
+    (T5: 1e-4). evaluate_every: steps between evaluations, 0 for one at the end. tuning: which weights move. guard: what
+    becomes of bad steps. save_every: steps between checkpoints; it changes nothing but what an interruption costs, so
+    it is no part of the fingerprint.
     """
 
     shape: Shape
@@ -75,6 +67,7 @@ class TrainRun:
     z_loss: float = 1e-4
     evaluate_every: int = 0
     tuning: Tuning = field(default=AllParameters(), metadata={"fingerprint": "if set"})
+    guard: Guard = field(default=Guard(), metadata={"fingerprint": "if set"})
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -85,6 +78,9 @@ class TrainRun:
             raise UserError(f"run: dropout: found {self.dropout}; give a number from 0 to below 1")
         if self.tuning.shape(self.shape) != self.shape:
             raise UserError(f"run: shape: found no adapters for {self.tuning.label}; give the shape that has them")
+        if self.guard.action == "skip" and len(self.tuning.changes(self.steps)) > 1:
+            # An update that is left out is none: an optimiser's count would no longer be the run's steps.
+            raise UserError(f"run: guard: found skip with {self.tuning.label}; give stop or rewind")
 
 
 def train(
@@ -96,15 +92,22 @@ def train(
     label: str = "",
     evaluate: Callable[[int, Any], dict[str, Any]] | None = None,
     progress: Any = None,
+    ranks: Ranks = ALONE,
+    *,
+    strict: bool = False,
+    profile: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
     """Trains a model to the end of the run and returns its summary. The model holds the final weights then.
 
     model: as the run begins, on any device. folder: made if it is not there; a run that was interrupted in it goes
     on, one that is done only loads its weights. evaluate(step, model): called every `evaluate_every` steps and at the
-    end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=, loss=) and close().
+    end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=, loss=) and close(). strict: stop
+    at a damaged checkpoint rather than take the one before. profile: first and last step to profile (profile.py).
+    ranks: all of them call this with the same run, stream and folder; the first alone reads, writes, evaluates, speaks.
 
-    Raises Stopped after SIGINT or SIGTERM, when everything is saved. UserError: another run's folder, another process
-    at work in it, no good checkpoint among those there, a full disk, a loss or gradient that is not finite.
+    Raises Stopped after SIGINT, SIGTERM and the like (stop.py), when everything is saved. NoRoom: a full disk.
+    UserError: another run's folder, another process at work in it, no good checkpoint among those there, a loss or
+    gradient that is not finite.
     """
     if machine.compile:
         raise UserError("machine: compile: found True; the layers are compiled loops and kernels already, give False")
@@ -112,26 +115,32 @@ def train(
     folder = Path(folder)
     model.to(machine.device)
     movement = Movement(run.tuning, model, run.steps)
-    site = _Site(run, model, movement, movement.optimizer(run.optimizer, 0), folder)
-    with told_if_full(folder, site.size):
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder), Stop() as stop:
-            claim(folder, run)
-            step, position = site.resume()
-            try:
-                if not (folder / SUMMARY).exists():
-                    _go_on(site, stream, machine, step, position, label, evaluate, progress, stop)
-                    write_json(folder / SUMMARY, _summary(run, model, read_journal(folder / JOURNAL)))
-            finally:
-                model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
-            keep(folder, 1, up_to=run.steps)
-            if stop.signum is not None:  # it came with nothing left to do here; whoever called has more
-                raise Stopped(stop.signum)
-            return {**read_json(folder / SUMMARY), **_speed(read_speeds(folder))}
+    ranks.rows(run.rows)
+    site = Site(run, model, movement, movement.optimizer(run.optimizer, 0), folder, ranks, strict)
+    with told_if_full(folder, site.size), ExitStack() as held:
+        ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
+        ranks.once(lambda: held.enter_context(alone(folder)))
+        stop = held.enter_context(Stop())
+        ranks.once(lambda: claim(folder, run))
+        step, position = site.resume()
+        try:
+            while not ranks.once((folder / SUMMARY).exists):
+                try:
+                    _go_on(site, stream, machine, step, position, label, evaluate, progress, stop, profile)
+                except Rewind as rewind:
+                    step, position = site.rewind(rewind)
+                    continue
+                ranks.once(lambda: write_json(folder / SUMMARY, summary_of(run, model, read_journal(folder / JOURNAL))))
+        finally:
+            model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
+        ranks.once(lambda: keep(folder, 1, up_to=run.steps))
+        if signum := ranks.most(stop.signum or 0):  # it came with nothing left to do here; whoever called has more
+            raise Stopped(signum)
+        return ranks.once(lambda: {**read_json(folder / SUMMARY), **speed(read_speeds(folder))})
 
 
 def _go_on(
-    site: _Site,
+    site: Site,
     stream: Stream,
     machine: Machine,
     step: int,
@@ -140,198 +149,81 @@ def _go_on(
     evaluate: Callable[[int, Any], dict[str, Any]] | None,
     progress: Any,
     stop: Stop,
+    profile: tuple[int, int] | None,
 ) -> None:
-    """From `step` steps done to the last one. Raises Stopped between two steps, after saving."""
-    run, model, folder = site.run, site.model, site.folder
-    clock, weights = _Clock(folder), list(model.parameters())
-    if progress is None and site.movement.trainable(step + 1) < sum(weight.numel() for weight in weights):
+    """From `step` steps done to the last one. Raises Stopped between two steps, after saving, and Rewind."""
+    run, model, folder, ranks, judge = site.run, site.model, site.folder, site.ranks, site.judge
+    weights, tells = list(model.parameters()), progress is None and ranks.first
+    if tells and site.movement.trainable(step + 1) < sum(weight.numel() for weight in weights):
         print(f"t5study: {site.told(step + 1)}", file=sys.stderr)
     with (
-        closing(Journal(folder / JOURNAL)) as journal,
-        closing(Journal(folder / EVALUATIONS)) as evaluations,
-        closing(progress or Progress(run.steps, label or folder.name, start=step)) as shown,
+        closing(Journal(folder / JOURNAL) if ranks.first else Nowhere()) as journal,
+        closing(Journal(folder / EVALUATIONS) if ranks.first else Nowhere()) as evaluations,
+        closing(Clock(folder) if ranks.first else Nowhere()) as clock,
+        closing(Profile(folder, profile if ranks.first else None)) as profiled,
+        closing(
+            (progress or Progress(run.steps, label or folder.name, start=step)) if ranks.first else Nowhere()
+        ) as shown,
         closing(stream.prefetch(position)) as batches,  # type: ignore[type-var]
     ):
+        if run.guard.back and step == 0:
+            ranks.once(lambda: steps(folder) or site.save(0, position))
         while True:
             # Of the weights as they are: a checkpoint of this step, if there is one, was saved before, so that a run
             # that is stopped need not wait for it and a resumed one begins with it.
             if evaluate and (step == run.steps or (step and run.evaluate_every and step % run.evaluate_every == 0)):
                 with torch.no_grad():
-                    evaluations.append({"step": step, **evaluate(step, model)})
+                    ranks.once(lambda step=step: evaluations.append({"step": step, **evaluate(step, model)}))
             if step == run.steps:
-                if progress is None and (told := proportions(stream.taken(position), stream.shares)):
+                if tells and (told := proportions(stream.taken(position), stream.shares)):
                     print(f"t5study: {told}", file=sys.stderr)
                 return
 
+            profiled.before(step + 1)
             clock.start()
-            batch, position = next(batches)
+            begin, (batch, position) = position, next(batches)
+            clock.got()
             step += 1
-            if site.movement.advance(step, site.optimizer) and progress is None:
+            if site.movement.advance(step, site.optimizer) and tells:
                 print(f"t5study: {site.told(step)}", file=sys.stderr)
             taken = gradients(
-                model, weights, batch, step, seed=run.seed, dropout=run.dropout, z_loss=run.z_loss, machine=machine
+                model,
+                weights,
+                batch,
+                step,
+                seed=run.seed,
+                dropout=run.dropout,
+                z_loss=run.z_loss,
+                machine=machine,
+                ranks=ranks,
             )
-            refuse(model, taken, step)
-            rate = run.schedule.rate(step - 1)
-            site.optimizer.step(rate)
-            row = {"step": step, **asdict(taken), "rate": rate, "trainable": site.movement.trainable(step)}
+            row: dict[str, Any] = {"step": step}
+            trainable = site.movement.trainable(step)
+            if found := run.guard.found(taken, judge.losses):  # before the optimiser has seen it
+                note = judge.decide(step, found, not_finite(model), (begin, position), tells=ranks.first)
+                tokens = {"tokens": taken.tokens, "target_tokens": taken.target_tokens}
+                row |= {"skipped": note, **tokens, "trainable": trainable}
+            else:
+                rate = run.schedule.rate(step - 1)
+                site.optimizer.step(rate)
+                row |= {**asdict(taken), "rate": rate, "trainable": trainable}
+            if step - 1 in judge.rewound:
+                row["rewound"] = judge.rewound[step - 1]
             if (step % _EXAMPLES_EVERY == 0 or step == run.steps) and (examples := stream.taken(position)):
                 row["examples"] = examples
             journal.append(row)
-            clock.stop(taken.tokens)
+            judge.saw(row)
+            clock.stop(step, taken.tokens)
+            profiled.after(step)
 
-            shown.update(step, tokens=taken.tokens, loss=taken.loss)
-            if step == 1 and (warning := first_loss_warning(run, taken.loss)):
+            shown.update(step, tokens=taken.tokens, loss=None if found else taken.loss)
+            if step == 1 and ranks.first and (warning := first_loss_warning(run, taken.loss)):
                 print(f"t5study: warning: {warning}", file=sys.stderr)
-            if step % run.save_every == 0 or step == run.steps or stop.signum is not None:
+            signum = ranks.most(stop.signum or 0)  # of any rank: all stop at this step, or none
+            if site.saves(step) or signum:
                 journal.sync()
                 evaluations.sync()
-                save(folder, site.checkpoint(step, position), run)
-                clock.write()
-            if stop.signum is not None:
-                raise Stopped(stop.signum)
-
-
-@dataclass
-class _Site:
-    """A run with what it moves and where it is kept."""
-
-    run: TrainRun
-    model: Any
-    movement: Movement
-    optimizer: Optimizer
-    folder: Path
-
-    @property
-    def weights(self) -> dict[str, torch.nn.Parameter]:
-        return dict(self.model.named_parameters())
-
-    @property
-    def size(self) -> int:
-        """About the bytes of the run's last checkpoint: the first has less state if weights begin to move later."""
-        state = size(self.optimizer.state_tensors())
-        return size(self.weights) + state * self.movement.trainable(self.run.steps) // self.movement.trainable(1)
-
-    def told(self, step: int) -> str:
-        """How much of the model moves, for people."""
-        parameters = sum(weight.numel() for weight in self.weights.values())
-        return f"{self.movement.trainable(step):,} of {parameters:,} parameters move from step {step:,} on"
-
-    def checkpoint(self, step: int, position: int) -> Checkpoint:
-        """The run as it is now. Its tensors are the live ones: to save before the next step."""
-        return Checkpoint(
-            step,
-            position,
-            fingerprint(self.run),
-            self.weights,
-            self.optimizer.state_tensors(),
-            {name: Prefix.of(self.folder / name) for name in (JOURNAL, EVALUATIONS)},
-        )
-
-    def resume(self) -> tuple[int, int]:
-        """Brings weights, optimiser and journals to the newest good checkpoint. Returns its step and position.
-
-        Of a run that is done (it has a summary) only the weights and the optimiser's state are touched.
-        """
-        clean(self.folder)
-        found = load_latest(self.folder, fingerprint(self.run), self.weights, self._state_at)
-        if found:
-            with torch.no_grad():
-                for name, weight in self.weights.items():
-                    weight.copy_(found.weights[name])
-            self.optimizer.load(found.optimizer)
-            if found.step == self.run.steps and (self.folder / SUMMARY).exists():
-                return found.step, found.position
-        (self.folder / SUMMARY).unlink(missing_ok=True)
-        require_room_for_run(self.folder, self.size)
-        for name in (JOURNAL, EVALUATIONS):
-            truncate(self.folder / name, found.journals[name].bytes if found else 0)
-        return (found.step, found.position) if found else (0, 0)
-
-    def _state_at(self, step: int) -> Mapping[str, torch.Tensor]:
-        """Gives the run the optimiser that it has at a step; returns its state, yet to be filled."""
-        if len(self.movement.groups) > 1:
-            self.optimizer = self.movement.optimizer(self.run.optimizer, step)
-        return self.optimizer.state_tensors()
-
-
-# --- what a run says of itself ------------------------------------------------------------------------------------
-
-
-def first_loss_warning(run: TrainRun, loss: float) -> str | None:
-    """What is odd about a first loss, or None. Fresh weights know nothing: their loss is near ln(vocabulary)."""
-    expected = math.log(run.shape.table_rows)
-    low, high = FIRST_LOSS_BAND
-    if run.init != "fresh" or expected + low <= loss <= expected + high:
-        return None
-    return (
-        f"first loss {loss:.3f} of fresh weights; expected about ln({run.shape.table_rows:,}) = {expected:.3f}. Far "
-        "below it targets leak into the inputs, far above it the softmax is off scale"
-    )
-
-
-def proportions(examples: Mapping[str, int], shares: Mapping[str, float]) -> str:
-    """How often each member of a mixture came, beside how often it was to, in a line; "" without members.
-
-    >>> proportions({"glue/cola": 30, "glue/rte": 10}, {"glue/cola": 0.77, "glue/rte": 0.23})
-    '40 examples: glue/cola 75.0 % (77.0 % asked), glue/rte 25.0 % (23.0 % asked)'
-    """
-    if not examples:
-        return ""
-    n = sum(examples.values())
-    told = [f"{name} {count / n:.1%} ({shares[name]:.1%} asked)".replace("%", " %") for name, count in examples.items()]
-    return f"{n:,} examples: {', '.join(told)}"
-
-
-def _summary(run: TrainRun, model: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A finished run in numbers that are the same whenever it is run. tokens: of source and target. trainable: of its
-    parameters, those that moved in the last step. examples: of each member of a mixture that has names."""
-    last = rows[-max(1, len(rows) // 10) :]
-    first = rows[0]["loss"]
-    examples = {"examples": rows[-1]["examples"]} if "examples" in rows[-1] else {}
-    return examples | {
-        "steps": run.steps,
-        "first_loss": first,
-        "first_loss_expected": math.log(run.shape.table_rows) if run.init == "fresh" else None,
-        "first_loss_warning": first_loss_warning(run, first),
-        "last_loss": sum(row["loss"] for row in last) / len(last),
-        "tokens": sum(row["tokens"] for row in rows),
-        "target_tokens": sum(row["target_tokens"] for row in rows),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "trainable": rows[-1]["trainable"],
-    }
-
-
-class _Clock:
-    """Wall-clock of a run over all the processes that worked on it, as far as they came to a checkpoint."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.found = folder, read_speeds(folder)
-        self.began = self.started = time.perf_counter()
-        self.step_seconds, self.tokens = 0.0, 0
-
-    def start(self) -> None:
-        self.started = time.perf_counter()
-
-    def stop(self, tokens: int) -> None:
-        self.step_seconds += time.perf_counter() - self.started
-        self.tokens += tokens
-
-    def write(self) -> None:
-        passed = {
-            "seconds": time.perf_counter() - self.began,
-            "step_seconds": self.step_seconds,
-            "tokens": self.tokens,
-        }
-        # Not synced: nothing depends on it, and a damaged one reads as zeros.
-        (self.folder / SPEEDS).write_text(
-            json.dumps({name: self.found[name] + value for name, value in passed.items()})
-        )
-
-
-def _speed(speeds: dict[str, float]) -> dict[str, float]:
-    """seconds: all of the run's. tokens_per_second: while steps were made, evaluations and checkpoints left out."""
-    return {
-        "seconds": speeds["seconds"],
-        "tokens_per_second": speeds["tokens"] / speeds["step_seconds"] if speeds["step_seconds"] else 0.0,
-    }
+                ranks.once(lambda step=step, position=position: site.save(step, position))
+                clock.write(step)
+            if signum:
+                raise Stopped(signum)

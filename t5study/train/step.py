@@ -2,7 +2,8 @@
 tokens, and a (causal) language model's source tokens too.
 
 So a batch may be cut into micro-batches of any size: each adds its share of the same sum, and a token weighs the same
-wherever it stands. (A mean of the micro-batches' means would weigh a token by how empty its micro-batch is.)
+wherever it stands. (A mean of the micro-batches' means would weigh a token by how empty its micro-batch is.) Several
+ranks do the same: each has some rows of the batch, and the sums are added.
 """
 
 # pyright: reportPrivateImportUsage=false
@@ -21,7 +22,7 @@ from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.model.architectures import Dropout
-from t5study.train.optim import movable
+from t5study.train.parallel import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -50,47 +51,45 @@ def gradients(
     dropout: float,
     z_loss: float,
     machine: Machine,
+    ranks: Ranks = ALONE,
 ) -> Taken:
     """Leaves the gradient of the batch's loss in every weight's `.grad`; `step` names the dropout masks.
 
     weights: all of the model's, listed once for all steps (asking a module for them costs as much as a small layer).
     On the machine's device, in its precision and in micro-batches of its size. One wait for the device, at the end.
-    UserError for a batch without a target token.
+    batch: the whole step's, of which each rank takes its rows; what it gets is the whole step's too.
+    UserError for a batch without a target token, or one whose rows the ranks cannot share equally.
     """
     if batch.target_tokens == 0:
         raise UserError(f"step {step}: found a batch without a target token; give data that has targets")
     for weight in weights:
         weight.grad = None
+    labels = model.labels(batch)
+    mine = ranks.rows(len(batch))
     rows = machine.micro_batch or len(batch)
-    parts = {}
-    for first in range(0, len(batch), rows):
-        part = batch if rows >= len(batch) else batch.rows(slice(first, first + rows))
-        inputs = model.arrange(part, machine.device)
-        if len(inputs.learned):
-            parts[first] = inputs
-    labels = sum(len(inputs.learned) for inputs in parts.values())
     sums = []
-    for first, inputs in parts.items():
+    for first in range(mine.start, mine.stop, rows):
+        part = slice(first, min(first + rows, mine.stop))
+        inputs = model.arrange(batch if part == slice(0, len(batch)) else batch.rows(part), machine.device)
+        share = 1.0
+        if not len(inputs.learned):
+            if ranks.world == 1:
+                continue
+            # All ranks have to make as many passes and a gradient for every weight: this one's counts for nothing.
+            inputs, share = model.arrange(_labelled(batch), machine.device), 0.0
         masks = Dropout(dropout, seed, step, first_row=first) if dropout else None
         with torch.autocast(machine.device, torch.bfloat16, enabled=machine.precision == "bf16"):
             losses = model.loss_sum(inputs, dropout=masks, z_loss=z_loss)
-        (losses.total / labels).backward()
-        sums.append(torch.stack((losses.nats.double(), losses.total.detach().double())))
+        (losses.total * share / labels).backward()
+        sums.append(share * torch.stack((losses.nats.double(), losses.total.detach().double())))
+    ranks.add_all(p.grad for p in weights if p.grad is not None)
     norms = torch._foreach_norm([p.grad for p in weights if p.grad is not None])
     norm = torch.linalg.vector_norm(torch.stack(norms)).double()
-    nats, total, grad_norm = torch.cat((torch.stack(sums).sum(0), norm[None])).tolist()
+    nats, total, grad_norm = torch.cat((ranks.add(torch.stack(sums).sum(0)), norm[None])).tolist()
     return Taken(nats / labels, (total - nats) / labels, batch.tokens, batch.target_tokens, grad_norm)
 
 
-def refuse(model: nn.Module, taken: Taken, step: int) -> None:
-    """UserError for a loss or gradient that is not finite: before an optimiser has seen it."""
-    if taken.finite:
-        return
-    where = next(
-        (name for name, p in movable(model).items() if p.grad is not None and not torch.isfinite(p.grad).all()), None
-    )
-    found = f"a loss of {taken.loss}" if not math.isfinite(taken.loss) else f"a gradient of norm {taken.grad_norm}"
-    raise UserError(
-        f"step {step}: found {found}{f' (first in {where})' if where else ''}; no weight has moved by it. Lower the "
-        "rate, or look at the data of this step; the last checkpoint is good"
-    )
+def _labelled(batch: Batch) -> Batch:
+    """The first row that has targets."""
+    row = int((batch.target_segment_BT > 0).any(1).argmax())
+    return batch.rows(slice(row, row + 1))

@@ -1,4 +1,4 @@
-"""Stop: Ctrl-C and a scheduler's SIGTERM as a flag that a loop looks at between steps."""
+"""Stop: Ctrl-C and a scheduler's signals as a flag that a loop looks at between steps."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
+# SIGTERM: most schedulers, torchrun. SIGUSR1, SIGUSR2: Slurm's --signal, submitit. SIGHUP: the terminal went away.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
 
 class Stop:
-    """While it is entered, the first SIGINT or SIGTERM is noted in `signum` and nothing is interrupted.
+    """While it is entered, the first of SIGNALS is noted in `signum` and nothing is interrupted.
 
     A Ctrl-C after that stops at once (KeyboardInterrupt): whoever cannot wait for the step loses what came after the
-    last checkpoint, no more. A repeated SIGTERM changes nothing, for schedulers repeat themselves. Signals that were
-    ignored (a run under nohup) stay so, and the handlers that were there before are put back at the end. Outside the
-    main thread Python allows no handlers: nothing is installed, and `signum` stays None.
+    last checkpoint, no more. Any other that is repeated changes nothing, for schedulers repeat themselves. Signals
+    that were ignored (a run under nohup) stay so, and the handlers that were there before are put back at the end.
+    Outside the main thread Python allows no handlers: nothing is installed, and `signum` stays None.
     """
 
     def __init__(self) -> None:
@@ -25,7 +28,7 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in SIGNALS:
                 if signal.getsignal(signum) is not signal.SIG_IGN:
                     self._before[signum] = signal.signal(signum, self._note)
         return self

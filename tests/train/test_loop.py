@@ -20,14 +20,16 @@ import pytest
 import torch
 from tiny_run import RUN, SHAPE, Watched, evaluate, go, losses, make, outcome
 
-from t5study.ground.errors import Stopped, UserError
+from t5study.ground.errors import NoRoom, Stopped, UserError
 from t5study.ground.journal import read_journal
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.ground.store import fingerprint
 from t5study.train.checkpoint import steps
-from t5study.train.loop import first_loss_warning, train
+from t5study.train.loop import train
 from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
+from t5study.train.stop import SIGNALS
+from t5study.train.summary import first_loss_warning
 
 SHORT = replace(RUN, steps=12, save_every=5, evaluate_every=4)
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny_pretraining.txt"
@@ -200,7 +202,7 @@ def test_a_batch_without_targets_is_named(tmp_path: Path):
 # --- signals ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("signum", "code"), [(one, 130 if one == signal.SIGINT else 75) for one in SIGNALS])
 def test_a_signal_saves_after_the_step_and_the_next_run_goes_on(tmp_path: Path, signum: int, code: int):
     go(tmp_path / "unbroken", SHORT)
     before = signal.getsignal(signum)
@@ -337,7 +339,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_late
     def fill() -> None:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
 
-    with pytest.raises(UserError, match="make room"):
+    with pytest.raises(NoRoom, match="make room"):
         run_with(Watched({8: fill}), tmp_path / "full")
     assert steps(tmp_path / "full") == [5]
     with pytest.raises(UserError, match="make room"):
@@ -360,7 +362,7 @@ def test_a_journal_that_cannot_grow_is_one_line_and_the_run_goes_on_later(tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, hard))
 
     try:
-        with pytest.raises(UserError, match="could not be written to") as error:
+        with pytest.raises(NoRoom, match="could not be written to") as error:
             run_with(Watched({8: fill}), tmp_path / "full", run)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,50 @@
+"""The commands that look at a run from outside: checkpoint verify, train watch."""
+
+from __future__ import annotations
+
+import argparse
+
+from t5study.ground.errors import UserError
+
+
+def verify(args: argparse.Namespace) -> None:
+    """Every checkpoint of a run, a line each; UserError if one is damaged."""
+    from t5study.ground.store import read_json
+    from t5study.train import checkpoint
+
+    folder = args.folder
+    if not (folder / "run.json").is_file():
+        raise UserError(f"{folder}: has no run.json, so no run began here; give the --out of a `train` command")
+    run = read_json(folder / "run.json")
+    good, damaged = [], []
+    for step in checkpoint.steps(folder):
+        path = folder / "checkpoints" / f"step-{step:06d}"
+        try:
+            found = checkpoint.verify(folder, step)
+        except checkpoint.Damaged as error:
+            if path.exists():  # a run that is under way may have removed it just now
+                print(f"{path}: damaged: {error}")
+                damaged.append(step)
+            continue
+        except PermissionError as error:
+            raise UserError(f"{error.filename}: may not be read; give this user the right to read it") from None
+        if not isinstance(run, dict) or found.run != run.get("fingerprint"):
+            raise UserError(f"{path}: belongs to another run than run.json says; delete it or restore a copy")
+        print(f"{path}: good, {found.bytes / 1e6:,.2f} MB, {found.position:,} examples taken")
+        good.append(step)
+    if damaged:
+        on = f"the run would go on from step {good[0]:,}" if good else "none is good; restore a copy or start over"
+        raise UserError(f"{folder}: {len(damaged)} of {len(good) + len(damaged)} checkpoints damaged; {on}")
+    if not good:
+        raise UserError(f"{folder}: has no checkpoint yet; the first comes after --save-every steps")
+
+
+def watch(args: argparse.Namespace) -> None:
+    if args.page:
+        from t5study.train.page import write_page
+
+        print(write_page(args.folder))
+        return
+    from t5study.train.watch import watch
+
+    watch(args.folder, once=args.once)

@@ -1,0 +1,180 @@
+"""A run at work: what it moves, where it is kept, and the ways back to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from t5study.ground.errors import UserError
+from t5study.ground.journal import read_journal
+from t5study.ground.store import fingerprint
+from t5study.train.checkpoint import (
+    Checkpoint,
+    Prefix,
+    clean,
+    drop_after,
+    load_latest,
+    require_room_for_run,
+    save,
+    size,
+)
+from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, truncate
+from t5study.train.guard import Guard, Judge, Rewind
+from t5study.train.optim import Optimizer
+from t5study.train.parallel import ALONE, Ranks
+from t5study.train.tuning import Movement
+
+if TYPE_CHECKING:
+    from t5study.train.loop import TrainRun
+
+
+@dataclass
+class Site:
+    """A run with what it moves and where it is kept."""
+
+    run: TrainRun
+    model: Any
+    movement: Movement
+    optimizer: Optimizer
+    folder: Path
+    ranks: Ranks = ALONE
+    strict: bool = False
+    judge: Judge = field(default_factory=lambda: Judge(Guard()))
+
+    @property
+    def weights(self) -> dict[str, torch.nn.Parameter]:
+        return dict(self.model.named_parameters())
+
+    @property
+    def size(self) -> int:
+        """About the bytes of the run's last checkpoint: the first has less state if weights begin to move later."""
+        state = size(self.optimizer.state_tensors())
+        return size(self.weights) + state * self.movement.trainable(self.run.steps) // self.movement.trainable(1)
+
+    def told(self, step: int) -> str:
+        """How much of the model moves, for people."""
+        parameters = sum(weight.numel() for weight in self.weights.values())
+        return f"{self.movement.trainable(step):,} of {parameters:,} parameters move from step {step:,} on"
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint is due after a step."""
+        run = self.run
+        return step % run.save_every == 0 or step == run.steps or bool(run.guard.back and step % run.guard.back == 0)
+
+    def anchor(self, step: int) -> int | None:
+        """The step that a bad one after `step` would go back to: its checkpoint is kept beside the newest two."""
+        return step // self.run.guard.back * self.run.guard.back if self.run.guard.back else None
+
+    def save(self, step: int, position: int) -> None:
+        save(self.folder, self.checkpoint(step, position), self.run, spare=self.anchor(step))
+
+    def checkpoint(self, step: int, position: int) -> Checkpoint:
+        """The run as it is now. Its tensors are the live ones: to save before the next step."""
+        return Checkpoint(
+            step,
+            position,
+            fingerprint(self.run),
+            self.weights,
+            self.optimizer.state_tensors(),
+            {name: Prefix.of(self.folder / name) for name in (JOURNAL, EVALUATIONS)},
+        )
+
+    def resume(self) -> tuple[int, int]:
+        """Brings weights, optimiser and journals to the newest good checkpoint. Returns its step and position.
+
+        Of a run that is done (it has a summary) only the weights and the optimiser's state are touched. The first rank
+        reads; the others get what it has, whatever number of ranks wrote it.
+        """
+        step, position, memory = self.ranks.once(self._resume)
+        self.judge = Judge.recalled(self.run.guard, memory)
+        self._share(step)
+        return step, position
+
+    def rewind(self, rewind: Rewind) -> tuple[int, int]:
+        """Brings weights, optimiser and journals to an earlier step's checkpoint. Returns that step, and the position
+        to go on from: after the examples of the steps that are undone."""
+        memory = self.ranks.once(lambda: self._rewind(rewind.step))
+        self.judge = Judge.recalled(self.run.guard, memory).after(self.judge, rewind.step)
+        self._share(rewind.step)
+        return rewind.step, rewind.position
+
+    def _resume(self) -> tuple[int, int, dict[str, Any]]:
+        clean(self.folder)
+        found = self._load()
+        if found and found.step == self.run.steps and (self.folder / SUMMARY).exists():
+            return found.step, found.position, Judge(self.run.guard).memory
+        (self.folder / SUMMARY).unlink(missing_ok=True)
+        require_room_for_run(self.folder, self.size)
+        memory = self._cut(found)
+        return (found.step, found.position, memory) if found else (0, 0, memory)
+
+    def _rewind(self, step: int) -> dict[str, Any]:
+        drop_after(self.folder, step)  # first: they rely on rows of the journals that are cut next
+        found = self._load()
+        if found is None or found.step != step:
+            raise UserError(f"{self.folder}: has no good checkpoint of step {step} to go back to; start over")
+        return self._cut(found)
+
+    def _cut(self, found: Checkpoint | None) -> dict[str, Any]:
+        """Cuts the journals back to a checkpoint, or to nothing. Returns what a judge remembers of them."""
+        for name in (JOURNAL, EVALUATIONS):
+            truncate(self.folder / name, found.journals[name].bytes if found else 0)
+        return Judge(self.run.guard, read_journal(self.folder / JOURNAL)).memory
+
+    def _load(self) -> Checkpoint | None:
+        """The newest good checkpoint, with weights and optimiser brought to it."""
+        found = load_latest(self.folder, fingerprint(self.run), self.weights, self._state_at, self.strict)
+        if found:
+            with torch.no_grad():
+                for name, weight in self.weights.items():
+                    weight.copy_(found.weights[name])
+            self.optimizer.load(found.optimizer)
+        return found
+
+    def _share(self, step: int) -> None:
+        """Gives the first rank's weights and state, those of a step, to the others."""
+        if not self.ranks.first:
+            self._state_at(step)
+        self.ranks.share(self.weights.values())
+        state = self.optimizer.state_tensors()
+        self.ranks.share(state.values())
+        if not self.ranks.first:
+            self.optimizer.load(state)
+
+    def _state_at(self, step: int) -> Mapping[str, torch.Tensor]:
+        """Gives the run the optimiser that it has at a step; returns its state, yet to be filled."""
+        if len(self.movement.groups) > 1:
+            self.optimizer = self.movement.optimizer(self.run.optimizer, step)
+        return self.optimizer.state_tensors()
+
+
+class Nowhere:
+    """Journal, clock and progress of a rank that is not the first."""
+
+    def append(self, row: dict[str, Any]) -> None:
+        pass
+
+    def update(self, step: int, *, tokens: int = 0, loss: float | None = None) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def got(self) -> None:
+        pass
+
+    def stop(self, step: int, tokens: int) -> None:
+        pass
+
+    def write(self, step: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,167 @@
+"""The tiny run on several ranks, as torchrun would start them: processes of their own that talk by gloo.
+
+    with RankRuns() as runs:
+        codes = runs.go(2, folder)                     the tiny run on two ranks; their exit codes, by rank
+        codes = runs.go(2, folder, stop_at=10)         the first rank is sent SIGTERM at step 10
+        codes = runs.command(2, ["train", ...])        a command line on two ranks
+
+Ranks are forked from one process that has imported torch, so that each does not take seconds to begin.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+from tiny_run import RUN, Watched, evaluate, make
+
+from t5study.ground.errors import Stopped, UserError
+from t5study.ground.machine import Machine
+from t5study.ground.pairs import Batch
+from t5study.train.loop import train
+from t5study.train.optim import Adafactor, AdamW, Constant
+from t5study.train.parallel import Ranks, joined
+from t5study.train.step import gradients
+
+OPTIMIZERS = {"adafactor": (Adafactor(), Constant(0.02)), "adamw": (AdamW(), Constant(0.005))}
+
+
+class RankRuns:
+    def __enter__(self) -> RankRuns:
+        self.server = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        )
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.server.communicate("")
+
+    def go(self, world: int, folder: Path, **how: Any) -> list[int]:
+        """how: stop_at, optimizer (a name), micro_batch, and changed fields of the run."""
+        return self._ask(world, "run", str(folder), how)
+
+    def gradients(self, world: int, file: Path) -> list[int]:
+        """A step's numbers over an uneven batch, as JSON in a file of each rank."""
+        return self._ask(world, "gradients", str(file), {})
+
+    def command(self, world: int, words: list[str], errors: Path) -> list[int]:
+        """Standard error of each rank is in `errors` with the rank behind its name."""
+        return self._ask(world, "command", str(errors), {"words": words})
+
+    def _ask(self, world: int, what: str, path: str, how: dict[str, Any]) -> list[int]:
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(json.dumps([world, what, path, how]) + "\n")
+        return json.loads(self.server.stdout.readline())
+
+
+def uneven(batch: Batch) -> Batch:
+    """Rows with many targets, with few, and with none."""
+    keep_BT = np.arange(batch.target_BT.shape[1]) < np.array([99, 3, 0, 99])[:, None]
+    source = batch.source_BS, batch.source_segment_BS, batch.source_position_BS
+    target = batch.target_BT, batch.target_segment_BT, batch.target_position_BT
+    return Batch(*source, *(side * keep_BT for side in target))
+
+
+def step_of(ranks: Ranks, micro_batch: int = 0) -> dict[str, Any]:
+    """A step over an uneven batch: its loss and norm, and the sum of each weight's gradient."""
+    model, stream = make()
+    weights = list(model.parameters())
+    machine = Machine(micro_batch=micro_batch)
+    batch = uneven(stream.batch(0)[0])
+    taken = gradients(model, weights, batch, 7, seed=5, dropout=0.3, z_loss=1e-4, machine=machine, ranks=ranks)
+    grads = {name: float(p.grad.double().abs().sum()) for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": taken.loss, "z": taken.z, "norm": taken.grad_norm, "grads": grads}
+
+
+# --- the process that forks them ----------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        _run(Ranks(), Path(folder) / "one", steps=1)  # so that compiled loops are loaded once, not by every rank
+    for line in sys.stdin:
+        world, what, path, how = json.loads(line)
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+        pids = []
+        for rank in range(world):
+            pid = os.fork()
+            if pid == 0:
+                os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                os._exit(_rank(rank, what, Path(path), how))
+            pids.append(pid)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+
+
+def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # standard output is the server's, and so is input
+    sys.stdin = open(os.devnull)
+    errors = path.with_name(f"{path.name}.{rank}.txt")
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    try:
+        if what == "command":
+            from t5study.__main__ import main
+
+            return main(how["words"])
+        with joined(Machine()) as ranks:
+            if what == "gradients":
+                path.with_name(f"{path.name}.{rank}").write_text(json.dumps(step_of(ranks)))
+            else:
+                _run(ranks, path, **how)
+    except Stopped as stopped:
+        return stopped.code
+    except UserError as error:
+        os.write(2, f"{error}\n".encode())
+        return 2
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _run(
+    ranks: Ranks,
+    folder: Path,
+    stop_at: int = 0,
+    optimizer: str = "adafactor",
+    micro_batch: int = 0,
+    **changes: Any,
+) -> None:
+    """Each rank leaves the digest of its weights beside the folder."""
+    settings, schedule = OPTIMIZERS[optimizer]
+    run = replace(RUN, optimizer=settings, schedule=schedule, **changes)
+    model, stream = make(run)
+    if not ranks.first:
+        with torch.no_grad():  # what another rank has at first does not matter
+            model.embedding.zero_()
+    progress = Watched({stop_at: lambda: os.kill(os.getpid(), signal.SIGTERM)})
+    machine = Machine(micro_batch=micro_batch)
+    train(run, model, stream, folder, machine, evaluate=evaluate, progress=progress, ranks=ranks)
+    digest = xxhash.xxh3_128()
+    for weight in model.parameters():
+        digest.update(weight.detach().numpy().tobytes())
+    folder.with_name(f"{folder.name}.weights.{ranks.rank}").write_text(digest.hexdigest())
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,160 @@
+"""A run on two or four ranks is the run on one: same losses, and it goes on on any other number of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rank_runs import RankRuns, step_of
+from tiny_run import SHAPE, make
+
+from t5study.__main__ import main
+from t5study.ground.errors import UserError
+from t5study.ground.journal import read_journal
+from t5study.ground.machine import rank_here
+from t5study.model.architectures import build
+from t5study.model.shapes import ARCHITECTURES, shape_of
+from t5study.train.checkpoint import steps
+from t5study.train.parallel import ALONE, Ranks
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[RankRuns]:
+    with RankRuns() as runs:
+        yield runs
+
+
+@pytest.fixture(scope="module")
+def alone(runs: RankRuns, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The run on one rank, by optimiser."""
+    folder = tmp_path_factory.mktemp("alone")
+    for optimizer in ("adafactor", "adamw"):
+        assert runs.go(1, folder / optimizer, optimizer=optimizer, steps=STEPS) == [0]
+    return {optimizer: folder / optimizer for optimizer in ("adafactor", "adamw")}
+
+
+def losses(folder: Path) -> np.ndarray:
+    rows = read_journal(folder / "journal.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return np.array([row["loss"] for row in rows])
+
+
+def weights(folder: Path, world: int) -> list[str]:
+    return [folder.with_name(f"{folder.name}.weights.{rank}").read_text() for rank in range(world)]
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
+@pytest.mark.parametrize(("world", "micro_batch"), [(2, 0), (2, 1), (4, 0)])
+def test_ranks_train_to_the_losses_of_one(
+    runs: RankRuns, alone: dict[str, Path], tmp_path: Path, optimizer: str, world: int, micro_batch: int
+):
+    """With dropout, and with micro-batches on each rank."""
+    folder = tmp_path / "run"
+    assert runs.go(world, folder, optimizer=optimizer, micro_batch=micro_batch, steps=STEPS) == [0] * world
+    np.testing.assert_allclose(losses(folder), losses(alone[optimizer]), rtol=1e-6)
+    found, expected = (json.loads((one / "summary.json").read_text()) for one in (folder, alone[optimizer]))
+    assert (found["tokens"], found["target_tokens"]) == (expected["tokens"], expected["target_tokens"])
+    assert len(set(weights(folder, world))) == 1
+    assert not (folder / ".lock").exists()
+
+
+@pytest.mark.parametrize("saved", [1, 2, 4])
+def test_a_run_goes_on_on_any_number_of_ranks(runs: RankRuns, alone: dict[str, Path], tmp_path: Path, saved: int):
+    """A signal to one rank stops all of them at one step, from which 1, 2 and 4 go on."""
+    begun = tmp_path / "begun"
+    assert runs.go(saved, begun, stop_at=10, steps=STEPS) == [75] * saved
+    assert steps(begun) == [10]
+    for world in (1, 2, 4):
+        folder = tmp_path / f"on {world}"
+        shutil.copytree(begun, folder)
+        assert runs.go(world, folder, steps=STEPS) == [0] * world
+        np.testing.assert_allclose(losses(folder), losses(alone["adafactor"]), rtol=1e-6)
+        assert len(set(weights(folder, world))) == 1
+
+
+def test_a_rank_whose_rows_have_no_targets_takes_part(runs: RankRuns, tmp_path: Path):
+    """Four ranks, a row each: the third has nothing to learn."""
+    assert runs.gradients(4, tmp_path / "step") == [0] * 4
+    expected: dict[str, Any] = step_of(ALONE)
+    for rank in range(4):
+        found = json.loads((tmp_path / f"step.{rank}").read_text())
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert found["norm"] == pytest.approx(expected["norm"], rel=1e-5)
+        assert found["grads"] == pytest.approx(expected["grads"], rel=1e-4)
+
+
+def test_what_the_first_rank_finds_wrong_ends_all(runs: RankRuns, alone: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(alone["adafactor"], folder)
+    assert runs.go(2, folder, steps=STEPS + 1) == [2, 2]
+    told = {folder.with_name(f"run.{rank}.txt").read_text() for rank in range(2)}
+    assert len(told) == 1
+    assert "holds another run (steps: 20 there, 21 asked for)" in told.pop()
+
+
+def test_the_command_line_on_two_ranks(runs: RankRuns, tmp_path: Path):
+    """Writes one model, as one process does; rows that the ranks cannot share are told in one line."""
+    (tmp_path / "text.txt").write_text("\n\n".join(f"document {i} says something about {i * 7}" for i in range(300)))
+    text = ["--text", str(tmp_path / "text.txt")]
+    assert main(["corpus", "build", *text, "--out", str(tmp_path / "corpus")]) == 0
+    made = ["--vocab", "bytes", "--out", str(tmp_path / "tokens")]
+    assert main(["corpus", "tokens", "--corpus", str(tmp_path / "corpus"), *made]) == 0
+    words = ["train", "pretrain", "--tokens", str(tmp_path / "tokens"), "--vocab", "bytes", "--size", "pico"]
+    words += ["--steps", "2", "--source-length", "32", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert runs.command(2, [*words, "--rows", "3"], tmp_path / "bad") == [2, 2]
+    assert (tmp_path / "bad.0.txt").read_text().splitlines() == [
+        "t5study: error: command line: found --rows 3 with 2 ranks; give rows that 2 divides, or other ranks"
+    ]
+    assert runs.command(2, [*words, "--rows", "4"], tmp_path / "good") == [0, 0]
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+    assert (tmp_path / "good.1.txt").read_text() == ""
+
+
+# --- without processes --------------------------------------------------------------------------------------------
+
+
+def test_rows_are_shared_in_order_and_equally():
+    assert [Ranks(rank, 4).rows(8) for rank in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
+    with pytest.raises(UserError, match="found 6 for 4 ranks"):
+        Ranks(0, 4).rows(6)
+
+
+def test_alone_everything_is_what_it_was():
+    tensor = torch.arange(3.0)
+    assert ALONE.add(tensor) is tensor
+    assert ALONE.rows(5) == slice(0, 5)
+    assert (ALONE.most(7), ALONE.once(lambda: "x"), ALONE.first) == (7, "x", True)
+    ALONE.share([tensor])
+    ALONE.add_all([tensor])
+    assert tensor.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "found"),
+    [(None, None, (0, 1)), ("3", "4", (3, 4)), ("4", "4", None), ("x", "4", None), ("-1", "2", None), ("0", "0", None)],
+)
+def test_ranks_are_what_torchrun_says(monkeypatch: pytest.MonkeyPatch, rank: Any, world: Any, found: Any):
+    for name, value in (("RANK", rank), ("WORLD_SIZE", world)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    if found is None:
+        with pytest.raises(UserError, match="start by torchrun"):
+            rank_here()
+    else:
+        assert rank_here() == found
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_labels_are_counted_without_arranging(architecture: str):
+    model = build(shape_of(architecture, SHAPE), 3, architecture)
+    batch, _ = make()[1].batch(0)
+    assert model.labels(batch) == len(model.arrange(batch).learned)
