@@ -121,7 +121,9 @@ def test_what_is_not_official_is_told(made: Made):
         "no training rows there: the first 12 validation rows are trained on, the last 4 scored"
     )
     assert notes["wmt/enro"].startswith("no training rows there: the first 9")
-    assert notes["superglue/dpr"].startswith("not trained on: the folder of the benchmarks: found no folder superglue/DPR")
+    assert notes["superglue/dpr"].startswith(
+        "not trained on: the folder of the benchmarks: found no folder superglue/DPR"
+    )
     page = (made.out / "report.md").read_text()
     html = (made.out / "report.html").read_text()
     for text in (
