@@ -10,6 +10,7 @@ Ranks are forked from one process that has imported torch, so that each does not
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -25,17 +26,25 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
-from tiny_run import RUN, Watched, evaluate, make
+from tiny_run import RUN, SHAPE, Watched, evaluate, make
 
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
+from t5study.model.architectures import build
+from t5study.model.shapes import shape_of
+from t5study.train import shards
 from t5study.train.loop import train
 from t5study.train.optim import Adafactor, AdamW, Constant
 from t5study.train.parallel import Ranks, joined
 from t5study.train.step import gradients
+from t5study.train.tuning import parse
 
-OPTIMIZERS = {"adafactor": (Adafactor(), Constant(0.02)), "adamw": (AdamW(), Constant(0.005))}
+OPTIMIZERS = {
+    "adafactor": (Adafactor(), Constant(0.02)),
+    "factored": (Adafactor(min_dim_to_factor=16), Constant(0.02)),
+    "adamw": (AdamW(), Constant(0.005)),
+}
 
 
 class RankRuns:
@@ -54,12 +63,12 @@ class RankRuns:
         self.server.communicate("")
 
     def go(self, world: int, folder: Path, **how: Any) -> list[int]:
-        """how: stop_at, optimizer (a name), micro_batch, and changed fields of the run."""
+        """how: stop_at, optimizer (a name), micro_batch, shard, tuning (as typed), and changed fields of the run."""
         return self._ask(world, "run", str(folder), how)
 
-    def gradients(self, world: int, file: Path) -> list[int]:
-        """A step's numbers over an uneven batch, as JSON in a file of each rank."""
-        return self._ask(world, "gradients", str(file), {})
+    def gradients(self, world: int, file: Path, **how: Any) -> list[int]:
+        """A step's numbers over an uneven batch, as JSON in a file of each rank. how: architecture, shard."""
+        return self._ask(world, "gradients", str(file), how)
 
     def command(self, world: int, words: list[str], errors: Path) -> list[int]:
         """Standard error of each rank is in `errors` with the rank behind its name."""
@@ -80,14 +89,20 @@ def uneven(batch: Batch) -> Batch:
     return Batch(*source, *(side * keep_BT for side in target))
 
 
-def step_of(ranks: Ranks, micro_batch: int = 0) -> dict[str, Any]:
-    """A step over an uneven batch: its loss and norm, and the sum of each weight's gradient."""
-    model, stream = make()
-    weights = list(model.parameters())
-    machine = Machine(micro_batch=micro_batch)
-    batch = uneven(stream.batch(0)[0])
+def step_of(ranks: Ranks, architecture: str = "encoder_decoder") -> dict[str, Any]:
+    """A step over an uneven batch: its loss and norm, and the sum of each weight's gradient. With adapters, in
+    micro-batches of one row."""
+    model = build(replace(shape_of(architecture, SHAPE), adapter=24), 3, architecture)
+    if ranks.shard:
+        model = shards.spread(model, ranks)
+    weights, machine = list(model.parameters()), Machine(micro_batch=1)
+    batch = uneven(make()[1].batch(0)[0])
     taken = gradients(model, weights, batch, 7, seed=5, dropout=0.3, z_loss=1e-4, machine=machine, ranks=ranks)
-    grads = {name: float(p.grad.double().abs().sum()) for name, p in model.named_parameters() if p.grad is not None}
+    grads = {
+        name: float(shards.whole(p.grad).double().abs().sum())
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
     return {"loss": taken.loss, "z": taken.z, "norm": taken.grad_norm, "grads": grads}
 
 
@@ -95,8 +110,10 @@ def step_of(ranks: Ranks, micro_batch: int = 0) -> dict[str, Any]:
 
 
 def serve() -> None:
+    # What every rank would load for itself: what FSDP2's hooks ask for at their first call, and compiled loops.
+    importlib.import_module("torch._dynamo")
     with tempfile.TemporaryDirectory() as folder:
-        _run(Ranks(), Path(folder) / "one", steps=1)  # so that compiled loops are loaded once, not by every rank
+        _run(Ranks(), Path(folder) / "one", steps=1)
     for line in sys.stdin:
         world, what, path, how = json.loads(line)
         with socket.socket() as one:
@@ -125,7 +142,8 @@ def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
             return main(how["words"])
         with joined(Machine()) as ranks:
             if what == "gradients":
-                path.with_name(f"{path.name}.{rank}").write_text(json.dumps(step_of(ranks)))
+                ranks = replace(ranks, shard=how.pop("shard", False))
+                path.with_name(f"{path.name}.{rank}").write_text(json.dumps(step_of(ranks, **how)))
             else:
                 _run(ranks, path, **how)
     except Stopped as stopped:
@@ -145,17 +163,20 @@ def _run(
     stop_at: int = 0,
     optimizer: str = "adafactor",
     micro_batch: int = 0,
+    shard: bool = False,
+    tuning: str = "all",
     **changes: Any,
 ) -> None:
     """Each rank leaves the digest of its weights beside the folder."""
     settings, schedule = OPTIMIZERS[optimizer]
-    run = replace(RUN, optimizer=settings, schedule=schedule, **changes)
+    run = replace(RUN, optimizer=settings, schedule=schedule, tuning=parse(tuning), **changes)
     model, stream = make(run)
     if not ranks.first:
         with torch.no_grad():  # what another rank has at first does not matter
             model.embedding.zero_()
     progress = Watched({stop_at: lambda: os.kill(os.getpid(), signal.SIGTERM)})
-    machine = Machine(micro_batch=micro_batch)
+    ranks = replace(ranks, shard=shard and ranks.world > 1)
+    machine = Machine(micro_batch=micro_batch, shard=shard)
     train(run, model, stream, folder, machine, evaluate=evaluate, progress=progress, ranks=ranks)
     digest = xxhash.xxh3_128()
     for weight in model.parameters():

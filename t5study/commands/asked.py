@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ def machine_of(args: argparse.Namespace) -> Machine:
             f"rows{' of a rank' if ranks else ''}"
         )
     machine = here(device=args.device, threads=args.threads, precision=args.precision, micro_batch=micro)
+    if getattr(args, "shard", False):
+        machine = replace(machine, shard=True)
     use(machine)
     return machine
 

@@ -241,6 +241,11 @@ def training(parser: Parser, *, steps: int, rate: str, source_length: int | None
         "--profile", type=span, metavar="FIRST:LAST", help="steps to profile, into OUT/profile-*: 20:25"
     )
     machine(parser)
+    parser.add_argument(
+        "--shard",
+        action="store_true",
+        help="under torchrun: keep only a part of weights, gradients and optimiser state on each rank (FSDP2)",
+    )
 
 
 def finetuning(parser: Parser) -> None:

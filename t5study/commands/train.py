@@ -144,7 +144,19 @@ def carry_out(
     print(f"model: {out / 'model'}")
 
 
-WHERE = ("run", "config", "out", "save_every", "device", "threads", "precision", "micro_batch", "strict", "profile")
+WHERE = (
+    "run",
+    "config",
+    "out",
+    "save_every",
+    "device",
+    "threads",
+    "precision",
+    "micro_batch",
+    "shard",
+    "strict",
+    "profile",
+)
 
 
 def _again(args: argparse.Namespace) -> str:

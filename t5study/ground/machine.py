@@ -22,13 +22,15 @@ from t5study.ground.errors import UserError
 @dataclass(frozen=True)
 class Machine:
     """device: "cpu" or "cuda". threads: torch threads of this process. precision: "fp32" or "bf16" compute
-    (weights stay fp32). micro_batch: rows a forward pass, 0 for the whole batch. compile: torch.compile the blocks."""
+    (weights stay fp32). micro_batch: rows a forward pass, 0 for the whole batch. compile: torch.compile the blocks.
+    shard: of several ranks each keeps only a part of weights, gradients and optimiser state."""
 
     device: str = "cpu"
     threads: int = 1
     precision: str = "fp32"
     micro_batch: int = 0
     compile: bool = False
+    shard: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):

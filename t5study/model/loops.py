@@ -40,8 +40,13 @@ _f = np.float32
 def rms(x_ND: Tensor, gain_D: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """x / sqrt(mean(x^2) + 1e-6) * gain, and the factor of each row."""
     y_ND, r_N = torch.empty_like(x_ND), torch.empty(len(x_ND))
-    _rms(x_ND.numpy(), gain_D.numpy(), y_ND.numpy(), r_N.numpy())
+    _rms(x_ND.numpy(), _lent(gain_D), y_ND.numpy(), r_N.numpy())
     return y_ND, r_N
+
+
+def _lent(weight: Tensor) -> np.ndarray:
+    """A weight's numbers, copied: memory that numpy has seen cannot be freed in place, which FSDP2 does with it."""
+    return weight.clone().numpy()
 
 
 @loop
@@ -64,7 +69,7 @@ def rms_backward(
     dx_ND, dgain_D = torch.empty_like(x_ND), torch.zeros_like(gain_D)
     around = NO_MATRIX if residual_ND is None else residual_ND
     _rms_backward(
-        dy_ND.numpy(), x_ND.numpy(), r_N.numpy(), gain_D.numpy(), around.numpy(), dx_ND.numpy(), dgain_D.numpy()
+        dy_ND.numpy(), x_ND.numpy(), r_N.numpy(), _lent(gain_D), around.numpy(), dx_ND.numpy(), dgain_D.numpy()
     )
     return dx_ND, dgain_D
 

@@ -114,9 +114,20 @@ def train(
     use(machine)
     folder = Path(folder)
     model.to(machine.device)
-    movement = Movement(run.tuning, model, run.steps)
     ranks.rows(run.rows)
-    site = Site(run, model, movement, movement.optimizer(run.optimizer, 0), folder, ranks, strict)
+    ranks.share(model.parameters())
+    work, settings = model, run.optimizer
+    if ranks.shard:
+        from t5study.train import shards
+
+        if len(run.tuning.changes(run.steps)) > 1:
+            raise UserError(
+                f"machine: shard: found {run.tuning.label}, which moves more and more weights; leave it out"
+            )
+        work, settings = shards.spread(model, ranks), shards.Settings(run.optimizer, ranks)
+        model.cpu()  # until it is evaluated, or handed on
+    movement = Movement(run.tuning, work, run.steps)
+    site = Site(run, work, movement, movement.optimizer(settings, 0), folder, ranks, strict, model)
     with told_if_full(folder, site.size), ExitStack() as held:
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
         ranks.once(lambda: held.enter_context(alone(folder)))
@@ -133,6 +144,9 @@ def train(
                 ranks.once(lambda: write_json(folder / SUMMARY, summary_of(run, model, read_journal(folder / JOURNAL))))
         finally:
             model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
+        with site.whole():
+            pass
+        model.to(machine.device)
         ranks.once(lambda: keep(folder, 1, up_to=run.steps))
         if signum := ranks.most(stop.signum or 0):  # it came with nothing left to do here; whoever called has more
             raise Stopped(signum)
@@ -167,13 +181,14 @@ def _go_on(
         closing(stream.prefetch(position)) as batches,  # type: ignore[type-var]
     ):
         if run.guard.back and step == 0:
-            ranks.once(lambda: steps(folder) or site.save(0, position))
+            tensors = site.tensors()
+            ranks.once(lambda: steps(folder) or site.save(0, position, tensors))
         while True:
             # Of the weights as they are: a checkpoint of this step, if there is one, was saved before, so that a run
             # that is stopped need not wait for it and a resumed one begins with it.
             if evaluate and (step == run.steps or (step and run.evaluate_every and step % run.evaluate_every == 0)):
-                with torch.no_grad():
-                    ranks.once(lambda step=step: evaluations.append({"step": step, **evaluate(step, model)}))
+                with torch.no_grad(), site.whole() as judged:
+                    ranks.once(lambda step=step, it=judged: evaluations.append({"step": step, **evaluate(step, it)}))
             if step == run.steps:
                 if tells and (told := proportions(stream.taken(position), stream.shares)):
                     print(f"t5study: {told}", file=sys.stderr)
@@ -223,7 +238,8 @@ def _go_on(
             if site.saves(step) or signum:
                 journal.sync()
                 evaluations.sync()
-                ranks.once(lambda step=step, position=position: site.save(step, position))
+                tensors = site.tensors()
+                ranks.once(lambda at=(step, position, tensors): site.save(*at))
                 clock.write(step)
             if signum:
                 raise Stopped(signum)

@@ -42,6 +42,12 @@ class Optimizer(Protocol):
         ...
 
 
+class Builder(Protocol):
+    """An optimiser as a value."""
+
+    def build(self, model: nn.Module) -> Optimizer: ...
+
+
 # --- optimisers ---------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,10 +36,12 @@ BUCKET = 1 << 23  # numbers that are added over the ranks in one call: 32 MiB in
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: which of `world` processes this is. All of them call the same methods in the same order."""
+    """rank: which of `world` processes this is. All of them call the same methods in the same order. shard: whether
+    each keeps only its rows of every weight (shards.py)."""
 
     rank: int = 0
     world: int = 1
+    shard: bool = False
 
     @property
     def first(self) -> bool:
@@ -89,6 +91,15 @@ class Ranks:
                 dist.broadcast(whole, 0)
                 if whole.data_ptr() != tensor.data_ptr():
                     tensor.detach().copy_(whole)
+
+    def shared(self, found: Mapping[str, Tensor] | None, like: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """The first rank's tensors by name, one after another; the others, who have none, know their forms."""
+        for name, own in like.items():
+            value = torch.empty(own.shape, dtype=own.dtype) if found is None else found[name].detach().cpu()
+            if self.world > 1:
+                value = value.contiguous()
+                dist.broadcast(value, 0)
+            yield name, value
 
     def once(self, do: Callable[[], Any]) -> Any:
         """Lets the first rank do something; all get what it returns, which has to be JSON.
@@ -157,6 +168,6 @@ def joined(machine: Machine) -> Iterator[Ranks]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if machine.device == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Ranks(rank, world)
+        yield Ranks(rank, world, machine.shard)
     finally:
         dist.destroy_process_group()

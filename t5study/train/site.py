@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ class Site:
     folder: Path
     ranks: Ranks = ALONE
     strict: bool = False
+    given: Any = None  # the model as it was given, where `model` is one of which each rank has a part
+    found: Checkpoint | None = None  # on the first rank: what it has read and not given to all yet
     judge: Judge = field(default_factory=lambda: Judge(Guard()))
 
     @property
@@ -69,19 +72,42 @@ class Site:
         """The step that a bad one after `step` would go back to: its checkpoint is kept beside the newest two."""
         return step // self.run.guard.back * self.run.guard.back if self.run.guard.back else None
 
-    def save(self, step: int, position: int) -> None:
-        save(self.folder, self.checkpoint(step, position), self.run, spare=self.anchor(step))
+    @contextmanager
+    def whole(self) -> Iterator[Any]:
+        """The model to evaluate: with all its weights, of a model in shards on the first rank's device."""
+        if not self.ranks.shard:
+            yield self.model
+            return
+        from t5study.train import shards
 
-    def checkpoint(self, step: int, position: int) -> Checkpoint:
-        """The run as it is now. Its tensors are the live ones: to save before the next step."""
-        return Checkpoint(
+        weights = self.weights
+        with torch.no_grad():
+            for name, weight in self.given.named_parameters():
+                weight.copy_(shards.whole(weights[name]))
+        if self.ranks.first:
+            self.given.to(self.model.embedding.device)
+        yield self.given
+        self.given.cpu()
+
+    def tensors(self) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
+        """Weights and optimiser's state, all of each: all ranks have to ask. The live ones, to save before the next
+        step, where they are whole."""
+        weights, state = self.weights, self.optimizer.state_tensors()
+        if not self.ranks.shard:
+            return weights, state
+        from t5study.train import shards
+
+        return shards.gather(weights, self.ranks), shards.gather(state, self.ranks)
+
+    def save(self, step: int, position: int, tensors: tuple[Mapping[str, Any], Mapping[str, Any]]) -> None:
+        checkpoint = Checkpoint(
             step,
             position,
             fingerprint(self.run),
-            self.weights,
-            self.optimizer.state_tensors(),
+            *tensors,
             {name: Prefix.of(self.folder / name) for name in (JOURNAL, EVALUATIONS)},
         )
+        save(self.folder, checkpoint, self.run, spare=self.anchor(step))
 
     def resume(self) -> tuple[int, int]:
         """Brings weights, optimiser and journals to the newest good checkpoint. Returns its step and position.
@@ -126,24 +152,31 @@ class Site:
         return Judge(self.run.guard, read_journal(self.folder / JOURNAL)).memory
 
     def _load(self) -> Checkpoint | None:
-        """The newest good checkpoint, with weights and optimiser brought to it."""
-        found = load_latest(self.folder, fingerprint(self.run), self.weights, self._state_at, self.strict)
-        if found:
-            with torch.no_grad():
-                for name, weight in self.weights.items():
-                    weight.copy_(found.weights[name])
-            self.optimizer.load(found.optimizer)
-        return found
+        """The newest good checkpoint, if there is one."""
+        self.found = load_latest(self.folder, fingerprint(self.run), self.weights, self._state_at, self.strict)
+        return self.found
 
     def _share(self, step: int) -> None:
-        """Gives the first rank's weights and state, those of a step, to the others."""
+        """Brings weights and optimiser, on all ranks, to what the first has read, if it has."""
+        found, self.found = self.found, None
+        if not self.ranks.most(int(found is not None)):
+            return
         if not self.ranks.first:
             self._state_at(step)
-        self.ranks.share(self.weights.values())
+        weights = self.weights
+        with torch.no_grad():
+            for name, value in self.ranks.shared(found and found.weights, weights):
+                self._fill(weights[name], value)
         state = self.optimizer.state_tensors()
-        self.ranks.share(state.values())
-        if not self.ranks.first:
-            self.optimizer.load(state)
+        self.optimizer.load(dict(self.ranks.shared(found and found.optimizer, state)))
+
+    def _fill(self, weight: torch.Tensor, value: torch.Tensor) -> None:
+        if self.ranks.shard:
+            from t5study.train import shards
+
+            shards.fill(weight, value)
+        else:
+            weight.copy_(value)
 
     def _state_at(self, step: int) -> Mapping[str, torch.Tensor]:
         """Gives the run the optimiser that it has at a step; returns its state, yet to be filled."""

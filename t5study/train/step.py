@@ -82,9 +82,14 @@ def gradients(
             losses = model.loss_sum(inputs, dropout=masks, z_loss=z_loss)
         (losses.total * share / labels).backward()
         sums.append(share * torch.stack((losses.nats.double(), losses.total.detach().double())))
-    ranks.add_all(p.grad for p in weights if p.grad is not None)
-    norms = torch._foreach_norm([p.grad for p in weights if p.grad is not None])
-    norm = torch.linalg.vector_norm(torch.stack(norms)).double()
+    grads = [p.grad for p in weights if p.grad is not None]
+    if ranks.shard:
+        from t5study.train import shards
+
+        norm = shards.norm(grads, ranks)
+    else:
+        ranks.add_all(grads)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).double()
     nats, total, grad_norm = torch.cat((ranks.add(torch.stack(sums).sum(0)), norm[None])).tolist()
     return Taken(nats / labels, (total - nats) / labels, batch.tokens, batch.target_tokens, grad_norm)
 

@@ -24,7 +24,7 @@ from torch import nn
 
 from t5study.ground.errors import UserError
 from t5study.model.shapes import Shape
-from t5study.train.optim import Adafactor, AdamW, Optimizer
+from t5study.train.optim import Builder, Optimizer
 
 _LAYER = re.compile(r"(encoder|decoder)\.layers\.(\d+)\.")
 
@@ -190,7 +190,7 @@ class Movement:
         moving = (group for first, group in self.groups.items() if first <= step)
         return sum(weight.numel() for group in moving for weight in group.values())
 
-    def optimizer(self, settings: Adafactor | AdamW, done: int) -> Optimizer:
+    def optimizer(self, settings: Builder, done: int) -> Optimizer:
         """A new optimiser as it is after `done` updates, but for the numbers in its states: it has a state for what
         has moved by then (before the first update: for what moves first)."""
         self.model.requires_grad_(False)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rank_runs import RankRuns, step_of
+from rank_runs import OPTIMIZERS, RankRuns, step_of
+from safetensors.torch import load_file
 from tiny_run import SHAPE, make
 
 from t5study.__main__ import main
@@ -36,9 +37,9 @@ def runs() -> Iterator[RankRuns]:
 def alone(runs: RankRuns, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The run on one rank, by optimiser."""
     folder = tmp_path_factory.mktemp("alone")
-    for optimizer in ("adafactor", "adamw"):
+    for optimizer in OPTIMIZERS:
         assert runs.go(1, folder / optimizer, optimizer=optimizer, steps=STEPS) == [0]
-    return {optimizer: folder / optimizer for optimizer in ("adafactor", "adamw")}
+    return {optimizer: folder / optimizer for optimizer in OPTIMIZERS}
 
 
 def losses(folder: Path) -> np.ndarray:
@@ -51,14 +52,32 @@ def weights(folder: Path, world: int) -> list[str]:
     return [folder.with_name(f"{folder.name}.weights.{rank}").read_text() for rank in range(world)]
 
 
-@pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
-@pytest.mark.parametrize(("world", "micro_batch"), [(2, 0), (2, 1), (4, 0)])
+@pytest.mark.parametrize(
+    ("optimizer", "world", "micro_batch", "shard"),
+    [
+        ("adafactor", 2, 1, False),
+        ("adamw", 4, 0, False),
+        ("factored", 2, 1, True),
+        ("adamw", 4, 0, True),
+        *(
+            pytest.param(optimizer, *how, marks=pytest.mark.slow)
+            for optimizer, *how in (
+                ("adafactor", 2, 0, False),
+                ("adafactor", 4, 0, False),
+                ("adamw", 2, 1, False),
+                ("factored", 4, 0, True),
+                ("adamw", 2, 1, True),
+            )
+        ),
+    ],
+)
 def test_ranks_train_to_the_losses_of_one(
-    runs: RankRuns, alone: dict[str, Path], tmp_path: Path, optimizer: str, world: int, micro_batch: int
+    runs: RankRuns, alone: dict[str, Path], tmp_path: Path, optimizer: str, world: int, micro_batch: int, shard: bool
 ):
-    """With dropout, and with micro-batches on each rank."""
+    """With dropout, with micro-batches on each rank, with weights whole or in shards."""
     folder = tmp_path / "run"
-    assert runs.go(world, folder, optimizer=optimizer, micro_batch=micro_batch, steps=STEPS) == [0] * world
+    how = {"optimizer": optimizer, "micro_batch": micro_batch, "shard": shard}
+    assert runs.go(world, folder, steps=STEPS, **how) == [0] * world
     np.testing.assert_allclose(losses(folder), losses(alone[optimizer]), rtol=1e-6)
     found, expected = (json.loads((one / "summary.json").read_text()) for one in (folder, alone[optimizer]))
     assert (found["tokens"], found["target_tokens"]) == (expected["tokens"], expected["target_tokens"])
@@ -66,25 +85,32 @@ def test_ranks_train_to_the_losses_of_one(
     assert not (folder / ".lock").exists()
 
 
-@pytest.mark.parametrize("saved", [1, 2, 4])
-def test_a_run_goes_on_on_any_number_of_ranks(runs: RankRuns, alone: dict[str, Path], tmp_path: Path, saved: int):
-    """A signal to one rank stops all of them at one step, from which 1, 2 and 4 go on."""
+@pytest.mark.parametrize(("saved", "shard"), [(1, False), (2, False), (4, False), (2, True)])
+def test_a_run_goes_on_on_any_number_of_ranks(
+    runs: RankRuns, alone: dict[str, Path], tmp_path: Path, saved: int, shard: bool
+):
+    """A signal to one rank stops all of them at one step, from which 1, 2 and 4 go on; in shards too."""
     begun = tmp_path / "begun"
-    assert runs.go(saved, begun, stop_at=10, steps=STEPS) == [75] * saved
+    assert runs.go(saved, begun, stop_at=10, shard=shard, steps=STEPS) == [75] * saved
     assert steps(begun) == [10]
     for world in (1, 2, 4):
         folder = tmp_path / f"on {world}"
         shutil.copytree(begun, folder)
-        assert runs.go(world, folder, steps=STEPS) == [0] * world
+        assert runs.go(world, folder, shard=shard, steps=STEPS) == [0] * world
         np.testing.assert_allclose(losses(folder), losses(alone["adafactor"]), rtol=1e-6)
         assert len(set(weights(folder, world))) == 1
 
 
-def test_a_rank_whose_rows_have_no_targets_takes_part(runs: RankRuns, tmp_path: Path):
-    """Four ranks, a row each: the third has nothing to learn."""
-    assert runs.gradients(4, tmp_path / "step") == [0] * 4
-    expected: dict[str, Any] = step_of(ALONE)
-    for rank in range(4):
+@pytest.mark.parametrize(
+    ("architecture", "world", "shard"), [("encoder_decoder", 4, False), *((name, 2, True) for name in ARCHITECTURES)]
+)
+def test_a_rank_whose_rows_have_no_targets_takes_part(
+    runs: RankRuns, tmp_path: Path, architecture: str, world: int, shard: bool
+):
+    """A row a pass, and the third has nothing to learn. Every architecture, with adapters."""
+    assert runs.gradients(world, tmp_path / "step", architecture=architecture, shard=shard) == [0] * world
+    expected: dict[str, Any] = step_of(ALONE, architecture)
+    for rank in range(world):
         found = json.loads((tmp_path / f"step.{rank}").read_text())
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         assert found["norm"] == pytest.approx(expected["norm"], rel=1e-5)
@@ -98,6 +124,17 @@ def test_what_the_first_rank_finds_wrong_ends_all(runs: RankRuns, alone: dict[st
     told = {folder.with_name(f"run.{rank}.txt").read_text() for rank in range(2)}
     assert len(told) == 1
     assert "holds another run (steps: 20 there, 21 asked for)" in told.pop()
+
+
+def test_layers_unfreeze_on_ranks_but_not_in_shards(runs: RankRuns, tmp_path: Path):
+    """The second layer's optimiser state begins at step 6; a rank that goes on at step 8 has it."""
+    how = {"tuning": "unfreezing(2)", "steps": 10}
+    assert runs.go(1, tmp_path / "one", **how) == [0]
+    assert runs.go(2, tmp_path / "two", stop_at=8, **how) == [75, 75]
+    assert runs.go(2, tmp_path / "two", **how) == [0, 0]
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-6)
+    assert runs.go(2, tmp_path / "cut", shard=True, **how) == [2, 2]
+    assert "found gradual unfreezing, 2 episodes" in (tmp_path / "cut.0.txt").read_text()
 
 
 def test_the_command_line_on_two_ranks(runs: RankRuns, tmp_path: Path):
@@ -116,6 +153,11 @@ def test_the_command_line_on_two_ranks(runs: RankRuns, tmp_path: Path):
     assert runs.command(2, [*words, "--rows", "4"], tmp_path / "good") == [0, 0]
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
     assert (tmp_path / "good.1.txt").read_text() == ""
+    words[-1] = str(tmp_path / "cut")
+    assert runs.command(2, [*words, "--rows", "4", "--shard"], tmp_path / "shards") == [0, 0]
+    found, expected = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("cut", "run"))
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-5)
 
 
 # --- without processes --------------------------------------------------------------------------------------------
