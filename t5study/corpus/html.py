@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from isal import isal_zlib
 
@@ -17,8 +19,8 @@ from t5study.ground.errors import UserError
 def archive_pages(path: Path, records: Iterator[Record], drops: Drops) -> Iterator[Page]:
     """The text of HTML and plain-text responses. Not Common Crawl's own converter, so not its WET to the letter."""
     try:
-        from resiliparse.extract.html2text import extract_plain_text
-        from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+        extraction: Any = importlib.import_module("resiliparse.extract.html2text")
+        encoding: Any = importlib.import_module("resiliparse.parse.encoding")
     except ImportError:
         raise UserError(
             f"{path}: HTML out of a WARC needs the package resiliparse: pip install 't5study[warc]'; or give WET files"
@@ -45,9 +47,11 @@ def archive_pages(path: Path, records: Iterator[Record], drops: Drops) -> Iterat
         if not media.startswith(("text/html", "application/xhtml", "text/plain")):
             drops.add("response of another kind", where)
             continue
-        text = bytes_to_str(content, _charset(media, content) or detect_encoding(content) or "utf-8", errors="replace")
+        text = encoding.bytes_to_str(
+            content, _charset(media, content) or encoding.detect_encoding(content) or "utf-8", errors="replace"
+        )
         if not media.startswith("text/plain"):
-            text = extract_plain_text(text, main_content=False, alt_texts=False, links=False)
+            text = extraction.extract_plain_text(text, main_content=False, alt_texts=False, links=False)
         if text := text.replace("\0", "").strip():
             yield Page(text, url, header.get("warc-date", ""))
         else:
