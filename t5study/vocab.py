@@ -13,7 +13,6 @@ from __future__ import annotations
 import heapq
 import io
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import xxhash
 
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, PAD, UNK, Ids
+from t5study.ground.store import whole_file
 
 SENTINELS = 100
 BYTES = "bytes"  # the name of the byte vocabulary where a file could stand
@@ -268,15 +268,8 @@ def train_vocab(texts: Iterable[str], pieces: int, out: Path | str) -> None:
             raise TextTooSmall(pieces, int(most[1])) from None
         raise UserError(f"pieces: found {pieces}, {_why(str(error))}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(model.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, out)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(out) as beside:
+        beside.write_bytes(model.getvalue())
 
 
 def _why(message: str) -> str:

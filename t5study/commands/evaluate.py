@@ -23,7 +23,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from t5study.decode.methods import Greedy
     from t5study.evaluate import cache as room
     from t5study.evaluate.methods import Rank
-    from t5study.ground.store import Store, canonical
+    from t5study.ground.store import Store, canonical, whole_file
     from t5study.model import released
 
     machine = machine_of(args)
@@ -63,7 +63,8 @@ def evaluate(args: argparse.Namespace) -> None:
             told = " (greedy: it has no fixed labels to rank)" if value.method != method else ""
             print(_line(task.name, scores[task.name]) + told, flush=True)
             if args.out:
-                _copied(folder / room.PREDICTIONS, args.out / files[task.name])
+                with whole_file(args.out / files[task.name]) as beside:
+                    shutil.copyfile(folder / room.PREDICTIONS, beside)
     averages = _averages(scores)
     for name, value in averages.items():
         print(f"{name}: {value:.2f} on average")
@@ -110,12 +111,6 @@ def _files(names: list[str]) -> dict[str, str]:
         if list(files.values()).count(file) > 1:
             raise UserError(f"command line: --task: the predictions of two tasks would both be {file}; rename {name}")
     return files
-
-
-def _copied(path: Path, out: Path) -> None:
-    beside = out.with_name(f".{out.name}.tmp")
-    shutil.copyfile(path, beside)
-    beside.replace(out)
 
 
 def _line(name: str, summary: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ The file's own metadata says of which task they are and how it is scored.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from typing import Any
 
 from t5study.evaluate.evaluation import Evaluation, Prediction
 from t5study.ground.errors import UserError
+from t5study.ground.store import whole_file
 from t5study.tasks.task import Row, Task
 
 ABOUT = b"t5study"
@@ -75,15 +75,8 @@ def save_predictions(found: Evaluation | Sequence[Prediction], path: Path, told:
     )
     if told is not None:
         table = table.replace_schema_metadata({ABOUT: json.dumps(asdict(told)).encode()})
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as beside:
+        pq.write_table(table, beside, compression="zstd", write_page_checksum=True)
 
 
 def read_predictions(path: Path) -> Kept:

@@ -19,6 +19,7 @@ from pathlib import Path
 from t5study.evaluate.evaluation import Prediction
 from t5study.evaluate.predictions import Kept
 from t5study.ground.errors import UserError
+from t5study.ground.store import whole_file
 from t5study.metrics.answers import means
 from t5study.metrics.numbers import as_number
 
@@ -168,16 +169,11 @@ def submit(site: Site, files: Sequence[Kept], path: Path, partial: bool = False)
         written.append(Written(file.name + site.ending, len(kept.predictions), unreadable))
     if path.exists():
         raise UserError(f"{path}: exists already; delete it or choose another name")
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in contents.items():
-                entry = zipfile.ZipInfo(name, _OLD)
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(entry, content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(path) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            entry = zipfile.ZipInfo(name, _OLD)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content)
     return written
 
 

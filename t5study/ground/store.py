@@ -101,18 +101,27 @@ def fingerprint(value: Any) -> str:
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text beside `path`, syncs it and renames it into place."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a name beside `path` to write to; at the end that file is synced and takes the place of `path`.
+
+    `path` stays as it was if the block raises or the process dies.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(beside, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
+        yield beside
+        with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text beside `path`, syncs it and renames it into place."""
+    with whole_file(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
 
 
 def write_json(path: Path, obj: Any) -> None:

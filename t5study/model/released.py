@@ -21,10 +21,9 @@ there is a manifest) digests have been checked.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from torch import Tensor
 from t5study import vocab as vocabularies
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, PAD, Ids
-from t5study.ground.store import MANIFEST, code_version, digest_file, fingerprint, whole_folder, write_json
+from t5study.ground.store import MANIFEST, code_version, digest_file, fingerprint, whole_file, whole_folder, write_json
 from t5study.model.architectures import EncoderDecoder, LanguageModel, Model
 from t5study.model.card import write_card
 from t5study.model.config import (
@@ -106,12 +105,12 @@ def _fill(model: Model, folder: Path, vocab: AnyVocab, shard_bytes: int, card: M
         {"decoder_start_token_id": PAD, "eos_token_id": EOS, "pad_token_id": PAD},
     )
     if isinstance(vocab, Vocab):
-        with _beside(folder / VOCAB) as path:
+        with whole_file(folder / VOCAB) as path:
             shutil.copyfile(vocab.path, path)
     write_tokenizer(folder, vocab)
     weights = _write_weights(model, folder, shard_bytes)
     vocabulary = [VOCAB] if isinstance(vocab, Vocab) else []
-    with _beside(folder / "README.md") as path:
+    with whole_file(folder / "README.md") as path:
         write_card(path, [folder / name for name in [*weights, *vocabulary]], model, vocab, card)
     names = ["config.json", "generation_config.json", "README.md", "tokenizer_config.json", *vocabulary, *weights]
     names += [name for name in ("tokenizer.json", INDEX) if (folder / name).exists()]
@@ -167,22 +166,9 @@ def _shards(tensors: Mapping[str, Tensor], most: int) -> list[dict[str, Tensor]]
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    with _beside(path) as beside:
+    with whole_file(path) as beside:
         save_file(tensors, beside, metadata={"format": "pt"})
         shutil.copymode(path.parent / "config.json", beside)  # the library lets nobody else read its files
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of `path` once it is written and synced."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield beside
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def check_vocab(shape: Shape, vocab: AnyVocab) -> None:
