@@ -9,16 +9,14 @@ from t5study.ground.errors import UserError
 
 def verify(args: argparse.Namespace) -> None:
     """Every checkpoint of a run, a line each; UserError if one is damaged."""
-    from t5study.ground.store import read_json
     from t5study.train import checkpoint
+    from t5study.train.folder import run_of, step_folder, steps
 
     folder = args.folder
-    if not (folder / "run.json").is_file():
-        raise UserError(f"{folder}: has no run.json, so no run began here; give the --out of a `train` command")
-    run = read_json(folder / "run.json")
+    run = run_of(folder)
     good, damaged = [], []
-    for step in checkpoint.steps(folder):
-        path = folder / "checkpoints" / f"step-{step:06d}"
+    for step in steps(folder):
+        path = step_folder(folder, step)
         try:
             found = checkpoint.verify(folder, step)
         except checkpoint.Damaged as error:
@@ -28,7 +26,7 @@ def verify(args: argparse.Namespace) -> None:
             continue
         except PermissionError as error:
             raise UserError(f"{error.filename}: may not be read; give this user the right to read it") from None
-        if not isinstance(run, dict) or found.run != run.get("fingerprint"):
+        if found.run != run.get("fingerprint"):
             raise UserError(f"{path}: belongs to another run than run.json says; delete it or restore a copy")
         print(f"{path}: good, {found.bytes / 1e6:,.2f} MB, {found.position:,} examples taken")
         good.append(step)

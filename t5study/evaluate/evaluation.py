@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from t5study.tasks.task import Row, Task
+from t5study.train.best import best_step
 
 Interval = tuple[float, float]
 
@@ -117,7 +118,7 @@ def ratio_interval(nats_N: np.ndarray, tokens_N: np.ndarray, resamples: int = 50
 def best(evaluations: Mapping[int, Evaluation]) -> int:
     """The step of the best checkpoint of one task by its metric, the earliest of equals (paper, section 3.1.2: the
     best validation score is reported, for each task apart)."""
-    return min(evaluations, key=lambda step: (-evaluations[step].value, step))
+    return best_step({step: found.value for step, found in evaluations.items()})
 
 
 def best_likelihood(evaluations: Mapping[int, Evaluation]) -> int:

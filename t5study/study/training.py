@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from t5study.ground.journal import read_journal
 from t5study.ground.store import fingerprint, verify, write_json
 from t5study.model.shapes import Shape, flops
 from t5study.study.experiment import Mixing, Objective
@@ -253,8 +253,7 @@ def _told(variant: str, seed: int) -> str:
 def _trained(work: Path, model: Any) -> dict[str, Any]:
     """What a run came to. trainable: of its parameters, those that the last step moved. examples: of each member of a
     mixture that tells them."""
-    with open(work / "journal.jsonl", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = read_journal(work / "journal.jsonl")
     examples = {"examples": rows[-1]["examples"]} if "examples" in rows[-1] else {}
     return examples | {
         "first_loss": rows[0]["loss"],
@@ -290,8 +289,7 @@ def _scores(work: Path, names: list[str]) -> tuple[dict[str, Any], set[int]]:
     """Each task at its best checkpoint, by its metric and by its targets' likelihood apart; and the steps of these."""
     from t5study.evaluate.evaluation import best, best_likelihood
 
-    with open(work / "evaluations.jsonl", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = read_journal(work / "evaluations.jsonl")
     scores, steps = {}, set()
     for name in names:
         told = {row["step"]: row["tasks"][name] for row in rows}

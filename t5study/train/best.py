@@ -9,12 +9,12 @@ What is kept follows from the run's evaluations and the weights at hand, so a ru
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from t5study.ground.journal import read_journal
 from t5study.ground.store import MANIFEST, read_json, write_json
 from t5study.train.folder import EVALUATIONS
 
@@ -35,7 +35,7 @@ def keep_best(out: Path, step: int, values: Mapping[str, float], save: Callable[
     task's any more. values: each task's own metric. save(folder): writes the model as it is now; the folder is not
     there."""
     path = out / EVALUATIONS
-    rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+    rows = read_journal(path) if path.exists() else []
     told = {name: {step: value} for name, value in values.items()}
     for row in rows:
         if row["step"] < step and (_folder(out, row["step"]) / MANIFEST).is_file():

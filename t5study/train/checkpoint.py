@@ -35,6 +35,7 @@ from torch import Tensor
 
 from t5study.ground.errors import NoRoom, UserError
 from t5study.ground.store import MANIFEST, read_json, whole_folder, write_manifest
+from t5study.train.folder import CHECKPOINTS, step_folder, steps
 
 FORMAT = 1
 KEPT = 2  # while a run goes on: one to resume from, one to fall back to
@@ -99,7 +100,7 @@ def save(folder: Path, checkpoint: Checkpoint, value: Any = None, spare: int | N
 
     NoRoom, with the checkpoints before it untouched, if there is no room or no right to write.
     """
-    path = _path(folder, checkpoint.step)
+    path = step_folder(folder, checkpoint.step)
     needed = size(checkpoint.weights, checkpoint.optimizer)
     with told_if_full(folder, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,25 +140,25 @@ def keep(folder: Path, newest: int, up_to: int, spare: int | None = None) -> Non
     """Removes all checkpoints up to a step but the newest few. Later ones (damaged, since passed over) stay."""
     for step in [step for step in steps(folder) if step <= up_to][newest:]:
         if step != spare:
-            shutil.rmtree(_path(folder, step))
+            shutil.rmtree(step_folder(folder, step))
 
 
 def drop_after(folder: Path, step: int) -> None:
     """Removes all checkpoints of later steps: the run goes another way from this one on."""
     for later in steps(folder):
         if later > step:
-            shutil.rmtree(_path(folder, later))
+            shutil.rmtree(step_folder(folder, later))
 
 
 def clean(folder: Path) -> None:
     """Removes what a save left that was killed. The caller holds the folder's lock, so nobody is writing here."""
-    for leftover in (folder / "checkpoints").glob(".step-*.tmp"):
+    for leftover in (folder / CHECKPOINTS).glob(".step-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def require_room_for_run(folder: Path, checkpoint_bytes: int) -> None:
     """NoRoom if the disk has no room for the checkpoints a run keeps and the one it is writing."""
-    have = sum(path.stat().st_size for path in (folder / "checkpoints").rglob("*") if path.is_file())
+    have = sum(path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*") if path.is_file())
     _require_room(folder, max(int((KEPT + 1) * checkpoint_bytes * 1.05) - have, 0))
 
 
@@ -209,12 +210,6 @@ def _bytes(n: int) -> str:
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def steps(folder: Path) -> list[int]:
-    """Steps that have a folder, good or not, the newest first."""
-    names = [path.name for path in (folder / "checkpoints").glob("step-*")]
-    return sorted((int(m[1]) for name in names if (m := re.fullmatch(r"step-(\d{6,15})", name))), reverse=True)
-
-
 def load_latest(
     folder: Path,
     run: str,
@@ -242,7 +237,9 @@ def load_latest(
         except PermissionError as error:
             raise UserError(f"{error.filename}: may not be read; give this user the right to read it") from None
         if checkpoint.run != run:
-            raise UserError(f"{_path(folder, step)}: belongs to another run; choose another folder or delete this one")
+            raise UserError(
+                f"{step_folder(folder, step)}: belongs to another run; choose another folder or delete this one"
+            )
         if damage:
             print(f"t5study: going on from step {step:,}", file=sys.stderr)
         return checkpoint
@@ -254,7 +251,7 @@ def load_latest(
 def verify(folder: Path, step: int) -> Verified:
     """Checks all of a checkpoint but whether its tensors are those of a certain model. Damaged: what is wrong, and
     where. UserError if it is too new, PermissionError if it may not be read."""
-    path = _path(folder, step)
+    path = step_folder(folder, step)
     position, run, _, contents = _opened(folder, step)
     for name in FILES[:2]:
         _tensors(contents[name], path / name, None)
@@ -262,7 +259,7 @@ def verify(folder: Path, step: int) -> Verified:
 
 
 def _load(folder: Path, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Checkpoint:
-    path = _path(folder, step)
+    path = step_folder(folder, step)
     position, run, journals, contents = _opened(folder, step)
     return Checkpoint(
         step,
@@ -276,7 +273,7 @@ def _load(folder: Path, step: int, weights: Mapping[str, Tensor], optimizer: Map
 
 def _opened(folder: Path, step: int) -> tuple[int, str, dict[str, Prefix], dict[str, bytes]]:
     """Position, run and journals of a checkpoint, and its files' bytes: all compared with their digests."""
-    path = _path(folder, step)
+    path = step_folder(folder, step)
     content = _read(path / MANIFEST, None)
     manifest = _json(content, path / MANIFEST)
     files = manifest.get("files")
@@ -362,7 +359,3 @@ def _tensors(content: bytes, path: Path, expected: Mapping[str, Tensor] | None) 
         if not torch.isfinite(tensor).all():
             raise Damaged(f"{path}: {name}: found numbers that are not finite")
     return tensors
-
-
-def _path(folder: Path, step: int) -> Path:
-    return folder / "checkpoints" / f"step-{step:06d}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,26 @@ from t5study.ground.errors import UserError
 from t5study.ground.store import canonical, fingerprint, read_json, write_json
 
 JOURNAL, EVALUATIONS, SUMMARY = "journal.jsonl", "evaluations.jsonl", "summary.json"
+RUN, CHECKPOINTS = "run.json", "checkpoints"
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies, or would lie."""
+    return folder / CHECKPOINTS / f"step-{step:06d}"
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps that have a checkpoint, good or not, the newest first."""
+    names = [path.name for path in (folder / CHECKPOINTS).glob("step-*")]
+    return sorted((int(m[1]) for name in names if (m := re.fullmatch(r"step-(\d{6,15})", name))), reverse=True)
+
+
+def run_of(folder: Path) -> dict[str, Any]:
+    """What run.json says. UserError if the folder is no run's."""
+    if not (folder / RUN).is_file():
+        raise UserError(f"{folder}: has no run.json, so no run began here; give the --out of a `train` command")
+    found = read_json(folder / RUN)
+    return found if isinstance(found, dict) else {}
 
 
 @contextmanager
@@ -65,7 +86,7 @@ def _same_file(handle: int, path: Path) -> bool:
 
 def claim(folder: Path, run: Any) -> None:
     """Makes a folder this run's, or sees that it is. UserError if it is another run's, naming what differs."""
-    path = folder / "run.json"
+    path = folder / RUN
     if path.exists():
         found = read_json(path)
         if not isinstance(found, dict) or found.get("fingerprint") != fingerprint(run):
@@ -73,7 +94,7 @@ def claim(folder: Path, run: Any) -> None:
             raise UserError(
                 f"{folder}: holds another run{_difference(value, canonical(run))}; choose another folder, or delete it"
             )
-    elif (folder / JOURNAL).exists() or (folder / "checkpoints").exists():
+    elif (folder / JOURNAL).exists() or (folder / CHECKPOINTS).exists():
         raise UserError(
             f"{folder}: holds a journal or checkpoints but no run.json; choose another folder, or delete it"
         )

@@ -10,6 +10,7 @@ left out; `waited` is the part of them that passed until the next batch was ther
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,10 +74,14 @@ def read_speeds(folder: Path) -> dict[str, float]:
         return zero
 
 
-def read_speed_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of speeds.jsonl that can be read. Steps that were made again after a kill are there twice."""
+def read_speed_rows(folder: Path, most: int = 0) -> list[dict[str, Any]]:
+    """The rows of speeds.jsonl that can be read, of its last `most` bytes alone if that is given. Steps that were made
+    again after a kill are there twice."""
     try:
-        lines = (folder / SPEED_ROWS).read_bytes().split(b"\n")
+        with open(folder / SPEED_ROWS, "rb") as file:
+            if most:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+            lines = file.read().split(b"\n")
     except OSError:
         return []
     rows = []

@@ -19,11 +19,11 @@ from typing import Any, TextIO
 
 from t5study.ground.errors import UserError
 from t5study.ground.journal import duration
-from t5study.ground.store import read_json
-from t5study.train.folder import JOURNAL, SUMMARY
+from t5study.train.folder import JOURNAL, SUMMARY, run_of, steps
 from t5study.train.speeds import read_speed_rows
 
 _RECENT_S = 30.0  # seconds of steps that the speed shown is taken over
+_RECENT = 1 << 16  # bytes that their rows, about one a second, lie well within
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -98,13 +98,12 @@ class Follower:
 
     def state(self) -> State:
         rows = self.rows
-        seconds = waited = tokens = steps = 0
-        for row in reversed(read_speed_rows(self.folder)):
+        seconds = waited = tokens = made = 0
+        for row in reversed(read_speed_rows(self.folder, _RECENT)):
             seconds, waited = seconds + row["seconds"], waited + row["waited"]
-            tokens, steps = tokens + row["tokens"], steps + row["steps"]
+            tokens, made = tokens + row["tokens"], made + row["steps"]
             if seconds >= _RECENT_S:
                 break
-        saved = [int(m[1]) for path in (self.folder / "checkpoints").glob("*") if (m := _SAVED.fullmatch(path.name))]
         return State(
             name=self.folder.name,
             step=rows[-1]["step"] if rows else 0,
@@ -112,16 +111,13 @@ class Follower:
             losses=[(row["step"], row["loss"]) for row in rows if "loss" in row],
             skipped=sum("skipped" in row for row in rows),
             rewound=sum(len(row.get("rewound", ())) for row in rows),
-            saved=max(saved, default=None),
+            saved=next(iter(steps(self.folder)), None),
             holder=_holder(self.folder),
             done=(self.folder / SUMMARY).exists(),
             tokens_per_second=tokens / seconds if seconds else None,
             waited=waited / seconds if seconds else None,
-            seconds_a_step=seconds / steps if steps else None,
+            seconds_a_step=seconds / made if made else None,
         )
-
-
-_SAVED = re.compile(r"step-(\d{6,15})")
 
 
 def watch(
@@ -182,9 +178,7 @@ def sparks(values: list[float], width: int) -> str:
 
 def _steps_asked(folder: Path) -> int:
     """How many steps the run of a folder has."""
-    if not (folder / "run.json").is_file():
-        raise UserError(f"{folder}: has no run.json, so no run began here; give the --out of a `train` command")
-    found = read_json(folder / "run.json")
+    found = run_of(folder)
     try:
         return int(found["run"]["fields"]["steps"])
     except (KeyError, TypeError, ValueError):
