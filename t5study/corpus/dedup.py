@@ -14,7 +14,6 @@ Values are compared as the official code does, by the md5 of the URL; a hash of 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,11 +169,6 @@ def stays(repeats: str, page_N: np.ndarray, winner_N: np.ndarray, wins_N: np.nda
 def text_key(text: bytes) -> bytes:
     """16 bytes that stand for a text."""
     return xxhash.xxh3_128_digest(text)
-
-
-def url_key(url: str) -> bytes:
-    """16 bytes that stand for a URL: its md5, whose order is the official code's order of pages."""
-    return hashlib.md5(url.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
 
 
 def as_keys(digests: Sequence[bytes], columns: int = 2) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 
@@ -23,6 +24,12 @@ class Drop:
     """What a rule returns instead of a page it leaves out."""
 
     reason: str
+
+
+def dropped(reason: str, counts: Counter[str]) -> Drop:
+    """A page goes, and is counted."""
+    counts[reason] += 1
+    return Drop(reason)
 
 
 @dataclass

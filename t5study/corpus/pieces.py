@@ -26,6 +26,7 @@ import xxhash
 from t5study.corpus import dedup
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.recipes import Recipe
+from t5study.corpus.rules_url import url_key
 from t5study.corpus.samples import Samples
 from t5study.ground.store import write_json
 
@@ -57,7 +58,7 @@ class Piece:
 
         recipe, counts = self.recipe, Counter[str]()
         if recipe.one_url:
-            self.urls.append(dedup.url_key(recipe.address(page)))
+            self.urls.append(url_key(recipe.address(page)))
             self.values.append(_preference(page, recipe))
         found = recipe.before(page, counts)
         for name, count in counts.items():
@@ -68,7 +69,7 @@ class Piece:
             return
         at = len(self.owners)
         self.kept.append(at)
-        self.owners.append(dedup.url_key(recipe.owner(page))[:8] + xxhash.xxh3_64_digest(as_bytes(found.text)))
+        self.owners.append(url_key(recipe.owner(page))[:8] + xxhash.xxh3_64_digest(as_bytes(found.text)))
         if recipe.dedup:
             for span in windows(found.text, recipe.profile):
                 self.keys.append(dedup.text_key(as_bytes(span)) if span else b"")
@@ -104,7 +105,7 @@ def _preference(page: Page, recipe: Recipe) -> bytes:
     """48 bytes, least for the page that its URL keeps: the newest, or the one with the largest md5 of its text. Where
     the official code takes whichever comes last, ours takes the latter, so that it is always the same."""
     date = as_bytes(page.timestamp)[:24].ljust(24, b"\0")
-    text = dedup.url_key(page.text) + xxhash.xxh3_64_digest(as_bytes(page.url))
+    text = url_key(page.text) + xxhash.xxh3_64_digest(as_bytes(page.url))
     first, second = (date, text) if recipe.profile.same_url == "newest" else (text, date)
     return bytes(255 - byte for byte in first + second)
 

@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from t5study.corpus.dedup import save, url_key
+from t5study.corpus.dedup import save
 from t5study.corpus.files import told
-from t5study.corpus.page import Drop, Page
+from t5study.corpus.page import Drop, Page, dropped
 from t5study.corpus.profiles import Profile, find_profile
+from t5study.corpus.rules_url import normalise_url, url_key
 from t5study.ground.errors import UserError
 from t5study.ground.store import read_json
 
@@ -73,8 +74,6 @@ class Recipe:
     def address(self, page: Page) -> str:
         """What pages are told apart by: the normalised URL. Where that is only the name of a file and a line in
         it, which files of other folders may share, a page is the same as its own copies alone."""
-        from t5study.corpus.rules_url import normalise_url
-
         return normalise_url(page.url, self.profile) if "://" in page.url else f"{page.url}\n{page.text}"
 
     def before(self, page: Page, counts: Counter[str]) -> Page | Drop:
@@ -82,7 +81,7 @@ class Recipe:
         from t5study.corpus.rules import clean
 
         if not self.clean:
-            return page if page.text.strip() else _drop("empty", counts)
+            return page if page.text.strip() else dropped("empty", counts)
         return clean(page, self.profile, counts)
 
     def after(self, page: Page, counts: Counter[str]) -> Page | Drop:
@@ -93,14 +92,7 @@ class Recipe:
 
     def owner(self, page: Page) -> str:
         """The address whose md5 decides which page keeps a span: the newest code takes it as the server spells it."""
-        from t5study.corpus.rules_url import normalise_url
-
         return page.url if self.profile.same_url == "newest" else normalise_url(page.url, self.profile)
-
-
-def _drop(reason: str, counts: Counter[str]) -> Drop:
-    counts[reason] += 1
-    return Drop(reason)
 
 
 def make_recipe(
@@ -187,8 +179,6 @@ def _read_sites(path: Path) -> dict[str, Any]:
 
 def write_addresses(listed: Listed, path: Path) -> None:
     """The URLs of a list, normalised, as ascending 64-bit hashes: what every task maps into memory."""
-    from t5study.corpus.rules_url import normalise_url
-
     keys = set()
     for source in listed.paths:
         with open(source, encoding="utf-8", errors="replace") as file:
@@ -200,8 +190,6 @@ def write_addresses(listed: Listed, path: Path) -> None:
 
 def by_lists(recipe: Recipe, folder: Path) -> Callable[[Page], str]:
     """The test of a recipe's lists: why a page is on none, or "". folder: where addresses.npy lies."""
-    from t5study.corpus.rules_url import normalise_url
-
     if recipe.sites is not None:
         sites = _read_sites(recipe.sites.paths[0])
         whole = recipe.profile.same_url != "newest"  # older versions looked at the URL as it was

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from t5study.corpus.badwords import WordList, drawn_to_go, english
 from t5study.corpus.language import identify
-from t5study.corpus.page import Drop, Page
+from t5study.corpus.page import Drop, Page, dropped
 from t5study.corpus.profiles import Profile
 from t5study.corpus.rules_url import normalise_url
 from t5study.corpus.sentences import count_sentences
@@ -121,7 +121,7 @@ def clean(
     """
     counts = Counter() if counts is None else counts
     if is_too_long(page.text, profile):
-        return _drop("too long", counts)
+        return dropped("too long", counts)
     watched = (words or english()) if profile.bad_words == "lines" else None
     lines = _at_once(page.text, profile, watched, counts)
     if lines is None:
@@ -129,13 +129,8 @@ def clean(
     if isinstance(lines, Drop):
         return lines
     if not has_enough_sentences(lines, profile):
-        return _drop("too few sentences", counts)
+        return dropped("too few sentences", counts)
     return replace(page, text="\n".join(lines).strip())
-
-
-def _drop(reason: str, counts: Counter[str]) -> Drop:
-    counts[reason] += 1
-    return Drop(reason)
 
 
 def _line_by_line(text: str, profile: Profile, words: WordList | None, counts: Counter[str]) -> list[str] | Drop:
@@ -155,17 +150,17 @@ def _line_by_line(text: str, profile: Profile, words: WordList | None, counts: C
             continue
         lowered = line.lower()
         if is_lorem_ipsum(lowered):
-            return _drop("lorem ipsum", counts)
+            return dropped("lorem ipsum", counts)
         if mentions_javascript(lowered):
             counts["line: javascript"] += 1
             continue
         if has_curly_bracket(line):
-            return _drop("curly bracket", counts)
+            return dropped("curly bracket", counts)
         if is_policy(lowered):
             counts["line: policy"] += 1
             continue
         if words is not None and has_bad_word(lowered, profile, words):
-            return _drop("bad word", counts)
+            return dropped("bad word", counts)
         lines.append(line)
         counts["line: kept"] += 1
     return lines
@@ -241,12 +236,12 @@ def finish(
     if profile.language is not None:
         language, probability = identify(page.text)
         if language != profile.language or probability < profile.probability:
-            return _drop(f"language: {language if probability >= profile.probability else 'unsure'}", counts)
+            return dropped(f"language: {language if probability >= profile.probability else 'unsure'}", counts)
     if profile.bad_words == "text":
         words = words or english()
         if language.split("-")[0] == words.language and has_bad_word(page.text.lower(), profile, words):
             if drawn_to_go(normalise_url(page.url), profile.bad_word_fraction):
-                return _drop("bad word", counts)
+                return dropped("bad word", counts)
             counts["bad word, kept by lot"] += 1
     counts["kept"] += 1
     return replace(page, language=language)

@@ -5,28 +5,22 @@ set" (section 2.2). The profile `paper` does that, within a line; every later ve
     lost(keys, owned)          which of them go, given for each whether this page owns it
     without(page, lost)        the page without them, or why it goes
 
-A span's owner is the page whose address has the smallest md5 (`owner_key`), so that pages can be compared in any order
+A span's owner is the page whose address has the smallest md5 (`url_key`), so that pages can be compared in any order
 and any number of parts.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from t5study.corpus.page import Drop, Page
+from t5study.corpus.page import Drop, Page, dropped
 from t5study.corpus.profiles import Profile
 from t5study.corpus.sentences import count_sentences, sentences
 
 _WINDOW = 3
 _ONLY_MARKS = frozenset('.?!"')
-
-
-def owner_key(url: str) -> bytes:
-    """The smallest owns: md5 of the address that pages are told apart by, 16 bytes."""
-    return hashlib.md5(url.encode("utf-8", "surrogatepass")).digest()
 
 
 def windows(text: str, profile: Profile) -> list[str]:
@@ -83,8 +77,7 @@ def without(page: Page, gone: Collection[int], profile: Profile, counts: Counter
         counts["line: said before"] += len(lines) - len(kept)
     text = "\n".join(kept) if gone else page.text
     if count_sentences(text, profile.sentences, profile.punkt) < profile.sentences:
-        counts["too few new sentences"] += 1
-        return Drop("too few new sentences")
+        return dropped("too few new sentences", counts)
     return replace(page, text=text)
 
 
@@ -102,6 +95,5 @@ def _without_windows(page: Page, gone: Collection[int], profile: Profile, counts
             lines.append(" ".join(kept))
             left += len(kept)
     if left < profile.sentences:
-        counts["too few new sentences"] += 1
-        return Drop("too few new sentences")
+        return dropped("too few new sentences", counts)
     return replace(page, text="\n".join(lines))

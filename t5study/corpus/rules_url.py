@@ -22,9 +22,14 @@ def normalise_url(url: str, profile: Profile = PROFILES["3.1.0"]) -> str:
     return _TRACKING.sub("", _SCHEME.sub("", url)).rstrip("/")
 
 
+def url_key(url: str) -> bytes:
+    """16 bytes that stand for an address: its md5, whose order is the official code's order of pages."""
+    return hashlib.md5(url.encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
+
+
 def url_number(url: str) -> int:
-    """md5 of a normalised address as a number of 128 bits: what the official code draws lots with."""
-    return int.from_bytes(hashlib.md5(url.encode("utf-8", "surrogatepass")).digest(), "big")
+    """The same of a normalised address as a number: what the official code draws lots with."""
+    return int.from_bytes(url_key(url), "big")
 
 
 def is_validation(url: str) -> bool:

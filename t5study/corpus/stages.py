@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from t5study.corpus import dedup
-from t5study.corpus.page import Drop, Drops, Page
+from t5study.corpus.page import Drop, Drops, Page, dropped
 from t5study.corpus.pieces import PAGES, Piece, Table, as_bytes
 from t5study.corpus.read import read_file
 from t5study.corpus.recipes import Recipe, by_lists
@@ -273,8 +273,7 @@ def _finish(job: Job, task: int, work: Path) -> None:
         if isinstance(found, Page):
             found = recipe.after(found, counts)
         if isinstance(found, Page) and not found.text.strip():
-            counts["empty"] += 1
-            found = Drop("empty")
+            found = dropped("empty", counts)
         if isinstance(found, Drop):
             samples.add(found.reason, before)
             continue

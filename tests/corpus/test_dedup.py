@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from t5study.corpus import dedup
 from t5study.corpus.profiles import PROFILES
 from t5study.corpus.rules_spans import lost
+from t5study.corpus.rules_url import url_key
 
 ROWS = st.lists(
     st.tuples(st.integers(0, 6), st.integers(0, 2**64 - 1), st.integers(0, 3), st.integers(0, 3)), max_size=60
@@ -104,7 +105,7 @@ def test_a_key_that_another_piece_wins_stays_nowhere():
 
 def test_keys_compare_as_their_hex_does():
     urls = [f"example.org/{i}" for i in range(50)]
-    keys_N2 = dedup.as_keys([dedup.url_key(url) for url in urls])
+    keys_N2 = dedup.as_keys([url_key(url) for url in urls])
     by_number = sorted(range(50), key=lambda i: tuple(keys_N2[i].tolist()))
-    assert by_number == sorted(range(50), key=lambda i: dedup.url_key(urls[i]).hex())
-    assert Counter(map(len, (dedup.text_key(b"x"), dedup.url_key("x")))) == {16: 2}
+    assert by_number == sorted(range(50), key=lambda i: url_key(urls[i]).hex())
+    assert Counter(map(len, (dedup.text_key(b"x"), url_key("x")))) == {16: 2}

@@ -26,8 +26,8 @@ from t5study.corpus.page import Drop, Page
 from t5study.corpus.recipe_build import build_recipe, estimate
 from t5study.corpus.recipes import Recipe, make_recipe
 from t5study.corpus.rules import clean, finish
-from t5study.corpus.rules_spans import lost, owner_key, windows, without
-from t5study.corpus.rules_url import is_validation, normalise_url
+from t5study.corpus.rules_spans import lost, windows, without
+from t5study.corpus.rules_url import is_validation, normalise_url, url_key
 from t5study.ground.errors import UserError
 from t5study.ground.store import verify
 
@@ -83,11 +83,11 @@ def plainly(made: list[Page], profile_name: str) -> list[tuple[str, str]]:
     owners: dict[str, bytes] = {}
     for url, page in kept.items():
         for key in windows(page.text, profile):
-            owners[key] = min(owners.get(key, b"\xff" * 16), owner_key(names[url]))
+            owners[key] = min(owners.get(key, b"\xff" * 16), url_key(names[url]))
     documents = []
     for url, page in kept.items():
         keys = windows(page.text, profile)
-        owned = [owners[key] == owner_key(names[url]) for key in keys]
+        owned = [owners[key] == url_key(names[url]) for key in keys]
         found: Page | Drop = without(page, lost(keys, owned, profile), profile)
         found = finish(found, profile) if isinstance(found, Page) else found
         if isinstance(found, Page) and not (profile.validation and is_validation(url)):

@@ -18,8 +18,8 @@ from t5study.corpus.badwords import english, read_words
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.profiles import PROFILES, Profile, find_profile
 from t5study.corpus.rules import clean, finish
-from t5study.corpus.rules_spans import lost, owner_key, windows, without
-from t5study.corpus.rules_url import is_validation, normalise_url, url_number
+from t5study.corpus.rules_spans import lost, windows, without
+from t5study.corpus.rules_url import is_validation, normalise_url, url_key, url_number
 from t5study.ground.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "c4_decisions.txt"
@@ -200,7 +200,7 @@ def decisions(made: list[Page], profile: Profile) -> list[str]:
     owners: dict[str, bytes] = {}
     for url, page in first.items():
         for key in windows(page.text, profile):
-            owners[key] = min(owners.get(key, b"\xff" * 17), owner_key(url))
+            owners[key] = min(owners.get(key, b"\xff" * 17), url_key(url))
     rows = []
     for page, mark in zip(made, marks, strict=True):
         url = normalise_url(page.url, profile)
@@ -209,7 +209,7 @@ def decisions(made: list[Page], profile: Profile) -> list[str]:
             rows.append(mark)
             continue
         keys = windows(taken.text, profile)
-        left = without(taken, lost(keys, [owners[key] == owner_key(url) for key in keys], profile), profile)
+        left = without(taken, lost(keys, [owners[key] == url_key(url) for key in keys], profile), profile)
         after = "-" if isinstance(left, Drop) else _mark(left.text)
         kept = "" if isinstance(left, Drop) or isinstance(finish(left, profile), Drop) else "+"
         rows.append(f"{mark}/{after}{kept}")

@@ -10,7 +10,8 @@ import pytest
 
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.profiles import PROFILES, Profile
-from t5study.corpus.rules_spans import lost, owner_key, windows, without
+from t5study.corpus.rules_spans import lost, windows, without
+from t5study.corpus.rules_url import url_key
 
 PAPER, SECOND, HOSTED = PROFILES["paper"], PROFILES["2.2.0"], PROFILES["3.0.1"]
 A, B, C, D, E = (f"{name} went out to sea." for name in ("Anna", "Ben", "Clara", "Dora", "Emil"))
@@ -22,7 +23,7 @@ def left(texts: dict[str, str], profile: Profile) -> dict[str, str | None]:
     owner: dict[str, str] = {}
     for url, spans in keys.items():
         for span in spans:
-            owner[span] = min(owner.get(span, url), url, key=owner_key)
+            owner[span] = min(owner.get(span, url), url, key=url_key)
     out = {}
     for url, text in texts.items():
         page = without(Page(text, url), lost(keys[url], [owner[span] == url for span in keys[url]], profile), profile)

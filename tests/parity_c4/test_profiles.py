@@ -27,8 +27,8 @@ from t5study.corpus.language import identify
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.profiles import PROFILES, Profile
 from t5study.corpus.rules import clean, finish
-from t5study.corpus.rules_spans import lost, owner_key, windows, without
-from t5study.corpus.rules_url import normalise_url
+from t5study.corpus.rules_spans import lost, windows, without
+from t5study.corpus.rules_url import normalise_url, url_key
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -127,13 +127,13 @@ def test_every_stage_leaves_what_the_official_functions_leave(profile: Profile):
     for page in taken:
         if isinstance(page, Page):
             for key in windows(page.text, profile):
-                owners[key] = min(owners.get(key, b"\xff" * 17), owner_key(page.url))
+                owners[key] = min(owners.get(key, b"\xff" * 17), url_key(page.url))
 
     def apart(page: Page | Drop | None) -> Page | Drop | None:
         if not isinstance(page, Page):
             return page
         keys = windows(page.text, profile)
-        return without(page, lost(keys, [owners[key] == owner_key(page.url) for key in keys], profile), profile)
+        return without(page, lost(keys, [owners[key] == url_key(page.url) for key in keys], profile), profile)
 
     left = [apart(page) for page in taken]
     compare(profile, "deduplication", [text_of(page) for page in left], [row["left"] for row in expected], made)
