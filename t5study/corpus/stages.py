@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +128,11 @@ def _whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+# Every task asks for these two, which read a file of every piece and never change once their stage is done: a process
+# reads them once a build. (A stage that is not done has a file missing, which raises and is not remembered.)
+
+
+@lru_cache(maxsize=4)
 def pieces(job: Job) -> list[Path]:
     """The pieces of all inputs, in the order of the inputs."""
     return [
@@ -137,6 +142,7 @@ def pieces(job: Job) -> list[Path]:
     ]
 
 
+@lru_cache(maxsize=8)
 def _ranges(job: Job, rows: str) -> list[tuple[int, int]]:
     """Ranges of buckets for `urls` (rows of the pieces) or `least` (rows that `spans` wrote)."""
     return dedup.ranges((np.load(f"{path}.index.npy") for path in _sent(job, rows)), job.memory)
