@@ -19,7 +19,6 @@ import gzip
 import importlib.util
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -32,11 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "parity_c4"))
-
-from web_pages import pages
+from shared.c4_pages import made, seconds, through
 from wet_pages import record, write_wet
 
 from t5study.corpus import badwords, dedup
@@ -46,7 +41,7 @@ from t5study.corpus.page import Drops, Page
 from t5study.corpus.profiles import PROFILES, Profile
 from t5study.corpus.recipe_build import build_recipe
 from t5study.corpus.recipes import make_recipe
-from t5study.corpus.rules import clean, finish
+from t5study.corpus.rules import clean
 from t5study.corpus.rules_spans import lost, windows, without
 from t5study.corpus.web import read_web
 from t5study.ground.machine import describe
@@ -56,32 +51,10 @@ FEW = 80  # pages for the official functions and for datatrove, which are slow
 PROFILE = PROFILES["3.1.0"]
 
 
-def made() -> list[Page]:
-    """About 4 kB each, as bench/rules.py has them."""
-    draw = random.Random(1)
-    parts = [page.text for page in pages(4 * PAGES, seed=1) if len(page.text) < 20_000]
-    return [Page("\n".join(draw.sample(parts, 3)), f"http://example.com/{i}", "2019-04-20") for i in range(PAGES)]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
 def ours(path: Path, profile: Profile = PROFILE) -> list[Page]:
     """The pages that are kept."""
-    kept = []
-    for page in read_web(path, Drops()):
-        found = clean(page, profile)
-        if isinstance(found, Page):
-            keys = windows(found.text, profile)
-            found = without(found, lost(keys, [True] * len(keys), profile), profile)
-        if isinstance(found, Page):
-            known = found if profile.language else replace(found, language="en")  # else bad words are not looked for
-            if isinstance(found := finish(known, profile), Page):
-                kept.append(found)
-    return kept
+    found = (through(page, profile) for page in read_web(path, Drops()))
+    return [page for page in found if isinstance(page, Page)]
 
 
 def steps(path: Path, profile: Profile) -> dict[str, float]:
@@ -209,7 +182,7 @@ def main() -> int:
     print(f"{describe()}; one process; {TURNS} turns")
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        some, path = made(), Path(folder) / "a.warc.wet.gz"
+        some, path = made(PAGES), Path(folder) / "a.warc.wet.gz"
         write_wet(path, some)
         size = len(gzip.decompress(path.read_bytes())) / 1e6
         print(f"{PAGES} pages, {size:.1f} MB unpacked, {path.stat().st_size / 1e6:.1f} MB packed")

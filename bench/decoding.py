@@ -13,37 +13,18 @@ transformers or more than 10 % behind CTranslate2 at the same precision in any c
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from shared.engines import Workers, in_turns, on_one_thread, serve, started, talkative
 
 ROWS = {"batch 1 greedy": (1, 1), "batch 1 beam 4": (1, 4), "batch 16 greedy": (16, 1), "batch 16 beam 4": (16, 4)}
 ENGINES = ("transformers", "CTranslate2 fp32", "t5study fp32", "CTranslate2 int8", "t5study int8")
 SOURCE, TARGET, LEAST, BEHIND = 128, 64, 1.8, 0.9
-
-
-def talkative():
-    """Fresh weights whose answers vary with the source and never end."""
-    import torch
-
-    from t5study.ground.pairs import EOS, PAD
-    from t5study.model.architectures import build
-    from t5study.model.shapes import size
-
-    model = build(size("small", 32_128), seed=0)
-    with torch.no_grad():
-        for layer in model.decoder:
-            for weight in (layer.attention.out, layer.cross.out, layer.feed.wo):
-                weight *= 6
-        model.embedding[[PAD, EOS]] = 0
-    return model
 
 
 def sources(rows: int) -> np.ndarray:
@@ -117,13 +98,10 @@ def ctranslate(folder: Path, precision: str) -> Callable[[np.ndarray, int], list
 
 
 def work(engine: str, folder: Path) -> None:
-    """An engine's process: a case's numbers on standard input, seconds and answers on standard output."""
+    """An engine's process: a case's numbers come in, answers go out."""
     import torch
 
-    from t5study.ground.machine import Machine, use
-
-    torch.set_num_threads(1)
-    use(Machine())
+    on_one_thread()
     name, precision = engine.rsplit(" ", 1) if " " in engine else (engine, "")
     precision = {"fp32": "float32"}.get(precision, precision)
     with torch.no_grad():
@@ -131,19 +109,7 @@ def work(engine: str, folder: Path) -> None:
             "transformers": transformers, "t5study": lambda: ours(precision),
             "CTranslate2": lambda: ctranslate(folder, precision),
         }[name]()  # fmt: skip
-    for line in sys.stdin:
-        rows, beams = json.loads(line)
-        start = time.process_time()
-        said = run(sources(rows), beams)
-        print(json.dumps({"seconds": time.process_time() - start, "said": said}), flush=True)
-
-
-def ask(worker: subprocess.Popen, rows: int, beams: int) -> dict:
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.write(json.dumps((rows, beams)) + "\n")
-    worker.stdin.flush()
-    return json.loads(worker.stdout.readline())
+    serve(lambda rows, beams: {"said": run(sources(rows), beams)})
 
 
 def main() -> int:
@@ -167,30 +133,15 @@ def main() -> int:
         folder = Path(place) / "model"
         folder.mkdir()
         write_ctranslate(talkative(), folder, ByteVocab())
-        workers = {
-            engine: subprocess.Popen(
-                [sys.executable, __file__, "--work", engine, str(folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for engine in ENGINES
-        }
-        try:
+        with started(__file__, ENGINES, folder) as workers:
             return max(measured(name, workers, asked.turns) for name in asked.cases or ROWS)
-        finally:
-            for worker in workers.values():
-                worker.kill()
 
 
-def measured(name: str, workers: dict[str, subprocess.Popen], turns: int) -> int:
+def measured(name: str, workers: Workers, turns: int) -> int:
     rows, beams = ROWS[name]
-    first = {engine: ask(worker, rows, beams)["said"] for engine, worker in workers.items()}
+    told, seconds = in_turns(workers, ROWS[name], turns)
+    first = {engine: one["said"] for engine, one in told.items()}
     assert all(len(ids) == TARGET for said in first.values() for ids in said), "an answer of another length"
-    seconds: dict[str, list[float]] = {engine: [] for engine in workers}
-    for _ in range(turns):
-        for engine, worker in workers.items():
-            seconds[engine].append(ask(worker, rows, beams)["seconds"])
     print(name, flush=True)
     speed = {}
     for engine, times in seconds.items():

@@ -21,14 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from shared.engines import Workers, in_turns, on_one_thread, serve, started, talkative
 
 CASES = ("answers", "both", "rank")
 ENGINES = ("transformers", "t5study")
@@ -47,23 +46,13 @@ def material(rows: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def save(folder: Path) -> None:
-    """Fresh weights whose answers vary with the source and never end, as a folder of Hugging Face."""
-    import torch
-
-    from t5study.ground.pairs import EOS, PAD
-    from t5study.model.architectures import build
-    from t5study.model.config import config_of
-    from t5study.model.names import published
-    from t5study.model.shapes import size
-
-    model = build(size("small", 32_128), seed=0)
-    with torch.no_grad():
-        for layer in model.decoder:
-            for weight in (layer.attention.out, layer.cross.out, layer.feed.wo):
-                weight *= 6
-        model.embedding[[PAD, EOS]] = 0
+    """The model as a folder of Hugging Face."""
     from safetensors.torch import save_file
 
+    from t5study.model.config import config_of
+    from t5study.model.names import published
+
+    model = talkative()
     weights = {published(name): weight.detach() for name, weight in model.named_parameters()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config_of(model.shape, model.architecture)))
@@ -145,28 +134,10 @@ def transformers(folder: Path) -> Run:
 
 
 def work(engine: str, folder: Path) -> None:
-    """An engine's process: cases on standard input, seconds and answers on standard output."""
-    import torch
-
-    from t5study.ground.machine import Machine, use
-
-    torch.set_num_threads(1)
-    use(Machine())
+    """An engine's process: cases come in, answers and likelihoods go out."""
+    on_one_thread()
     run = {"transformers": transformers, "t5study": ours}[engine](folder)
-    for line in sys.stdin:
-        case, rows = json.loads(line)
-        start = time.process_time()
-        said, nats = run(case, rows)
-        seconds = time.process_time() - start
-        print(json.dumps({"seconds": seconds, "said": said, "nats": nats}), flush=True)
-
-
-def ask(worker: subprocess.Popen, case: str, rows: int) -> dict:
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.write(json.dumps((case, rows)) + "\n")
-    worker.stdin.flush()
-    return json.loads(worker.stdout.readline())
+    serve(lambda case, rows: dict(zip(("said", "nats"), run(case, rows), strict=True)))
 
 
 def main() -> int:
@@ -187,28 +158,12 @@ def main() -> int:
     print(f"{describe()}; one thread, one process an engine; median of {asked.turns} turns, processor time", flush=True)
     with tempfile.TemporaryDirectory() as place:
         save(Path(place))
-        workers = {
-            engine: subprocess.Popen(
-                [sys.executable, __file__, "--work", engine, place],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for engine in ENGINES
-        }
-        try:
+        with started(__file__, ENGINES, Path(place)) as workers:
             return max(measured(case, workers, asked.rows, asked.turns) for case in asked.cases or CASES)
-        finally:
-            for worker in workers.values():
-                worker.kill()
 
 
-def measured(case: str, workers: dict[str, subprocess.Popen], rows: int, turns: int) -> int:
-    first = {engine: ask(worker, case, rows) for engine, worker in workers.items()}
-    seconds: dict[str, list[float]] = {engine: [] for engine in workers}
-    for _ in range(turns):
-        for engine, worker in workers.items():
-            seconds[engine].append(ask(worker, case, rows)["seconds"])
+def measured(case: str, workers: Workers, rows: int, turns: int) -> int:
+    first, seconds = in_turns(workers, (case, rows), turns)
     same = np.mean([a == b for a, b in zip(first["t5study"]["said"], first["transformers"]["said"], strict=True)])
     nats = [np.array(first[engine]["nats"]) for engine in ENGINES]
     apart = float(np.max(np.abs(nats[0] - nats[1]) / nats[0], initial=0))

@@ -11,44 +11,24 @@ turns' ratios. Without the wheels only langdetect is beside, which is said. Exit
 from __future__ import annotations
 
 import os
-import random
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "parity_c4"))
-
-from web_pages import pages
+from shared.c4_pages import made, seconds, through
 
 from t5study.corpus.badwords import bad_words, english
 from t5study.corpus.language import identify
 from t5study.corpus.page import Page
 from t5study.corpus.profiles import PROFILES, Profile
-from t5study.corpus.rules import clean, finish
-from t5study.corpus.rules_spans import lost, windows, without
+from t5study.corpus.rules import clean
 from t5study.corpus.sentences import count_sentences, sentences
 from t5study.ground.machine import describe
 
 TURNS = 5
 PROFILE = PROFILES["3.1.0"]
-
-
-def made(count: int) -> list[Page]:
-    chance = random.Random(1)
-    parts = [page.text for page in pages(4 * count, seed=1) if len(page.text) < 20_000]
-    return [
-        Page("\n".join(chance.sample(parts, 3)), f"example.com/{at}", "2019-04-20T00:00:00Z") for at in range(count)
-    ]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def each_cleaned(some: list[Page], profile: Profile) -> None:
@@ -57,12 +37,8 @@ def each_cleaned(some: list[Page], profile: Profile) -> None:
 
 
 def ours(page: Page) -> bool:
-    """The chain of one page on its own: rules, keys of its lines, second count, language, bad words."""
-    page_or_drop = clean(page, PROFILE)
-    if isinstance(page_or_drop, Page):
-        keys = windows(page_or_drop.text, PROFILE)
-        page_or_drop = without(page_or_drop, lost(keys, [True] * len(keys), PROFILE), PROFILE)
-    return isinstance(page_or_drop, Page) and isinstance(finish(page_or_drop, PROFILE), Page)
+    """Whether the chain keeps a page."""
+    return isinstance(through(page, PROFILE), Page)
 
 
 def theirs(wheels: str) -> Callable[[Page], bool]:
