@@ -11,8 +11,8 @@ from typing import Any
 
 from isal import isal_zlib
 
+from t5study.corpus.archive import DAMAGED, RECORD, Record, converted, header_of
 from t5study.corpus.page import Drops, Page
-from t5study.corpus.web import DAMAGED, RECORD, Record, converted, header_of
 from t5study.ground.errors import UserError
 
 

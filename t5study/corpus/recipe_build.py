@@ -298,7 +298,7 @@ def _ratio(path: Path) -> float:
     if path.suffix.lower() == ".gz":
         from isal import isal_zlib
 
-        from t5study.corpus.web import DAMAGED
+        from t5study.corpus.archive import DAMAGED
 
         with open(path, "rb") as file:
             head, size = file.read(1 << 18), 0

@@ -11,7 +11,7 @@ import pytest
 from shared_data import SHARED
 from wet_pages import pages, record, write_wet
 
-from t5study.corpus import web
+from t5study.corpus import archive
 from t5study.corpus.page import Drops, Page
 from t5study.corpus.read import read_file, text_files
 from t5study.corpus.web import read_web
@@ -78,7 +78,7 @@ def test_a_mark_on_the_edge_of_a_block(tmp_path: Path, monkeypatch: pytest.Monke
     path.write_bytes(b"".join(map(record, MADE[:8])))
     whole = {lengths: read(path, lengths) for lengths in (False, True)}
     assert len(whole[False][0]) == len(whole[True][0]) == 8
-    monkeypatch.setattr(web, "_READ", block)
+    monkeypatch.setattr(archive, "_READ", block)
     assert {lengths: read(path, lengths) for lengths in (False, True)} == whole
 
 
@@ -205,7 +205,7 @@ def test_a_bomb_is_left_where_it_shows_and_memory_stays_small(tmp_path: Path):
         found, counts = read(path, lengths)
         held = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert held < 5 * web.RECORD
+        assert held < 5 * archive.RECORD
         assert counts["file that unpacks to 200 times its size"] == 1
         assert [page.text for page in found] in ([], ["First."])
     (tmp_path / "head.warc").write_bytes(b"WARC/1.0\r\n" + b"X-Long: y\r\n" * 500_000 + wet("http://c", b"x"))
