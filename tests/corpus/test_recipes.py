@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import hashlib
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from t5study.corpus.read import read_file
 from t5study.corpus.recipe_build import build_recipe
 from t5study.corpus.recipes import TRUNCATED, by_lists, make_recipe, mixed, repeats
 from t5study.corpus.samples import SHOWN, Samples, merged
+from t5study.corpus.wikipedia import _plain
 from t5study.ground.errors import UserError
 
 SITES = {"example.com": True, "example.co.uk": ["news", "www"], "other.org": []}
@@ -178,6 +180,28 @@ def test_a_dump_that_declares_entities_or_is_a_bomb(tmp_path: Path):
         (tmp_path / name).write_bytes(content)
         assert len(list(read_file(tmp_path / name, drops))) == (0 if name == "a.xml" else 1)
         assert any(one.startswith(reason) for one in drops.counts)
+
+
+@pytest.mark.parametrize(
+    ("line", "plain"),
+    [
+        ("a ''b'' '''c''' '''''d''''' e", "a b c d e"),
+        ("in the ''Iliad'''s lines", "in the Iliad's lines"),
+        ("l'''amour'' x", "l'amour x"),
+        ("four ''''b'''", "four 'b"),
+        ("never ''closed", "never closed"),
+        ("don't", "don't"),
+    ],
+)
+def test_marks_of_italics_and_bold_go_and_apostrophes_stay(line: str, plain: str):
+    pytest.importorskip("mwparserfromhell")
+    assert _plain(import_module("mwparserfromhell"), line) == plain
+
+
+def test_an_italic_without_an_end_does_not_keep_what_follows_it_from_being_read():
+    pytest.importorskip("mwparserfromhell")
+    text = "The ''Iliad'''s hero.<ref>Homer</ref> {{cite|a}}Then '''war''' came."
+    assert _plain(import_module("mwparserfromhell"), text) == "The Iliad's hero. Then war came."
 
 
 @pytest.mark.slow
