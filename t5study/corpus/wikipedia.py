@@ -120,7 +120,8 @@ def _unpacked(path: Path) -> Iterator[bytes]:
 
 def _plain(parser: Any, text: str) -> str:
     """Wikitext -> what a reader sees, without tables, references, templates and files."""
-    code = parser.parse(text, skip_style_tags=True)  # an italic that is never closed would leave a section unparsed
+    # Before all else: an italic left open would leave a section unparsed, one around a template two marks as one
+    code = parser.parse("\n".join(_without_quotes(line) for line in text.split("\n")), skip_style_tags=True)
     sections = [_section(parser, section) for section in code.get_sections(flat=True, include_headings=True)]
     return "\n\n".join(section for section in sections if section)
 
@@ -140,7 +141,7 @@ def _section(parser: Any, section: Any) -> str:
     for tag in section.ifilter_tags(recursive=True):
         if str(tag.tag).strip().lower() in _UNREAD_TAGS:
             remove(tag)
-    lines = (_without_quotes(line).strip() for line in section.strip_code(normalize=True, collapse=True).split("\n"))
+    lines = (line.strip() for line in section.strip_code(normalize=True, collapse=True).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 

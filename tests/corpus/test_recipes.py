@@ -191,6 +191,7 @@ def test_a_dump_that_declares_entities_or_is_a_bomb(tmp_path: Path):
         ("four ''''b'''", "four 'b"),
         ("never ''closed", "never closed"),
         ("don't", "don't"),
+        ("TAI (''{{lang|fr|x}}'') is", "TAI () is"),
     ],
 )
 def test_marks_of_italics_and_bold_go_and_apostrophes_stay(line: str, plain: str):
