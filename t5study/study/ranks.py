@@ -7,8 +7,8 @@
                own deviation, and the theirs stay; the middle 95 % of the taus
 
 The two answer different questions. p: could rows that have nothing to do with each other look like this? The interval:
-would the same study with other seeds have said the same? Noise can only blur an order, so the interval may lie below
-the tau that was found.
+would the same study with other seeds have said the same? Added noise blurs a clear
+order, so the interval then lies below the tau that was found; ties of ours are broken in it, either way.
 """
 
 from __future__ import annotations

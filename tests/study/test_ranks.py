@@ -21,7 +21,7 @@ def test_tau_is_scipys_with_ties_as_without(pairs: list[tuple[int, int]]):
         assert found is None
     else:
         assert found is not None
-        assert found.tau == pytest.approx(stats.kendalltau(ours, theirs).statistic)
+        assert found.tau == pytest.approx(stats.kendalltau(ours, theirs)[0])
 
 
 @pytest.mark.parametrize("rows", [4, 5, 7])
@@ -29,14 +29,14 @@ def test_the_p_of_few_rows_is_exact(rows: int):
     ours, theirs = np.random.default_rng(rows).normal(size=(2, rows)).tolist()
     found = rank_agreement(ours, theirs)
     assert found is not None
-    assert found.p == pytest.approx(stats.kendalltau(ours, theirs, method="exact").pvalue)
+    assert found.p == pytest.approx(stats.kendalltau(ours, theirs, method="exact")[1])
 
 
 def test_the_p_of_many_rows_is_near_the_exact_one():
     ours, theirs = np.random.default_rng(3).normal(size=(2, 12)).tolist()
     found = rank_agreement(ours, theirs)
     assert found is not None
-    assert found.p == pytest.approx(stats.kendalltau(ours, theirs, method="exact").pvalue, abs=0.02)
+    assert found.p == pytest.approx(stats.kendalltau(ours, theirs, method="exact")[1], abs=0.02)
 
 
 def test_unrelated_orders_are_called_related_as_seldom_as_p_says():
