@@ -21,7 +21,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from t5study.evaluate.compare import holm
 from t5study.study.noise import difference_noise, spread, within_two
+from t5study.study.ranks import RankAgreement, rank_agreement
 from t5study.study.report_input import Figures, Run, Study, StudyTable, TableRow
 from t5study.study.scores import PAPER_COLUMNS, Column, Failed, Measured
 
@@ -266,3 +268,38 @@ def agreement(study: Study) -> Agreement | None:
         if len(set(ours)) > 1 and len(set(theirs)) > 1:
             correlation = float(spearmanr(ours, theirs)[0])  # type: ignore[arg-type]
     return Agreement(len(pairs), len(told), same, len(seen) - same, len(told) - len(seen), correlation)
+
+
+@dataclass(frozen=True)
+class ColumnOrder:
+    """How far a column of ours orders a table's rows as the paper does. against: its figures of the same column, or,
+    for the column that verdicts rest on, its median change. holm: p corrected for all columns of the table."""
+
+    column: Column
+    against: str
+    found: RankAgreement
+    holm: float
+
+
+def column_orders(study: Study, lines: Sequence[Line]) -> list[ColumnOrder]:
+    """Of one table, whose baseline counts as a row; columns with fewer than four rows that both have are left out."""
+    rows = [(each, paper_row(study, each.paper)) for each in lines if not each.reference]
+    verdict = study.column(study.verdict_column)
+    asked = [(verdict, "median change", [(each, paper.typical if paper else None) for each, paper in rows])]
+    for column in study.compared:
+        theirs = [(each, paper.figures.get(column.name) if paper else None) for each, paper in rows]
+        asked.append((column, column.name, theirs))
+    found = [(column, against, _order(study, column, pairs)) for column, against, pairs in asked]
+    told = [(column, against, order) for column, against, order in found if order is not None]
+    corrected = holm([order.p for _, _, order in told])
+    return [ColumnOrder(*each, p) for each, p in zip(told, corrected, strict=True)]
+
+
+def _order(study: Study, column: Column, pairs: Sequence[tuple[Line, float | None]]) -> RankAgreement | None:
+    """A row's deviation is the repeated baseline's over the root of the row's seeds, as everywhere here."""
+    sign = 1 if column.higher_is_better else -1
+    both = [(cell, paper) for each, paper in pairs if (cell := each.cells[column.name]).values and paper is not None]
+    noise = study.noise.get(column.name)
+    ours = [sign * cell.value for cell, _ in both if cell.value is not None]
+    deviations = [noise.std / math.sqrt(len(cell.values)) for cell, _ in both] if noise and noise.std else None
+    return rank_agreement(ours, [paper for _, paper in both], deviations)

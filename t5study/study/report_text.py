@@ -5,7 +5,7 @@ Every function gives plain text, made from a study's numbers; nothing here knows
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from t5study.ground.journal import duration
 from t5study.study.findings import (
@@ -14,6 +14,7 @@ from t5study.study.findings import (
     SURE,
     WORSE,
     Agreement,
+    ColumnOrder,
     Judged,
     Line,
     baseline_runs,
@@ -316,6 +317,26 @@ def agreement_sentence(found: Agreement) -> str:
     if found.correlation is not None:
         told += f" Rank correlation of the changes: {found.correlation:+.2f}.".replace("-", "−")
     return told
+
+
+def orders_sentence(found: Sequence[ColumnOrder]) -> str:
+    """How far the rows of a table stand in the paper's order; "" where nothing can be compared."""
+    if not found:
+        return ""
+    told = []
+    for each in found:
+        left = f" [{each.found.low:+.2f}, {each.found.high:+.2f}]" if each.found.low is not None else ""
+        p = f"p {each.holm:.2f}" if each.holm >= 0.01 else "p < 0.01"
+        told.append(
+            f"{each.column.name} ({each.column.kind}) against its {each.against}, {each.found.rows} rows: "
+            f"τ {each.found.tau:+.2f}{left}, {p}"
+        )
+    corrected = f", corrected for {len(found)} columns (Holm)" if len(found) > 1 else ""
+    said = (
+        "The order of the rows beside the paper's (Kendall's τ-b; in brackets what our noise leaves of it, 95 %; "
+        f"p: rows in a random order{corrected}). {'; '.join(told)}."
+    )
+    return said.replace(" -", " −").replace("[-", "[−")
 
 
 # --- noise ----------------------------------------------------------------------------------------------------

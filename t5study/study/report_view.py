@@ -17,6 +17,7 @@ from t5study.study.findings import (
     PaperRow,
     agreement,
     baseline_runs,
+    column_orders,
     line,
     paper_baseline,
     paper_row,
@@ -49,13 +50,15 @@ class RoundView:
 
 @dataclass(frozen=True)
 class TableView:
-    """paper: one for each line, None where the paper has no figures. problems: rows with missing seeds, and why."""
+    """paper: one for each line, None where the paper has no figures. problems: rows with missing seeds, and why.
+    orders: whether the rows stand in the paper's order."""
 
     table: StudyTable
     lines: tuple[Line, ...]
     paper: tuple[PaperRow | None, ...]
     forest: str
     problems: tuple[str, ...]
+    orders: str
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,7 @@ def _table(study: Study, table: StudyTable, panels: Sequence[Panel]) -> TableVie
         tuple(None if each.reference else paper_row(study, each.paper, among) for each in lines),
         forest(f"table-{_word(table.number)}", f"Table {table.number}: rows", lines, panels),
         tuple(problems),
+        text.orders_sentence(column_orders(study, lines)),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import study_folder
 from report_page import Page
+from scipy.stats import kendalltau
 from scipy.stats import t as student
 from study_folder import PAPER, VERDICT, columns, fingerprint, write_study
 
@@ -296,3 +297,37 @@ def test_what_the_rounds_chose_is_told_over_no_pre_training(made: tuple[Path, Sc
     )
     assert f"({last['goes_on']}): +{shown(none - ours, VERDICT)} nats" in report_text.gain_sentence(study)
     assert none > ours
+
+
+@pytest.mark.parametrize("number", ["4", "5", "6", "7"])
+def test_a_table_says_how_far_its_order_is_the_papers(tmp_path: Path, number: str):
+    write_study(tmp_path)
+    study = read_study(tmp_path)
+    table = next(table for table in study.tables if table.number == number)
+    lines = findings.table_lines(study, table)
+    found = findings.column_orders(study, lines)
+    ours, theirs = [], []
+    for each in lines:
+        paper, value = findings.paper_row(study, each.paper), each.cells[VERDICT].value
+        if not each.reference and paper and value is not None:
+            ours.append(-value)  # nats: lower is better
+            theirs.append(paper.typical)
+    said = report_text.orders_sentence(found)
+    if len(ours) < 4:
+        assert found == []
+        assert said == ""
+        return
+    assert found[0].found.rows == len(ours)
+    assert found[0].found.tau == pytest.approx(kendalltau(ours, theirs)[0])
+    assert all(each.holm >= each.found.p for each in found)
+    assert f"{VERDICT} (likelihood) against its median change, {len(ours)} rows" in said
+
+
+def test_the_page_shows_the_orders_where_there_are_any(tmp_path: Path):
+    write_study(tmp_path)
+    study = read_study(tmp_path)
+    expected = [bool(findings.column_orders(study, findings.table_lines(study, table))) for table in study.tables]
+    assert any(expected)
+    write_report(tmp_path)
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").count("τ-b") == sum(expected)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("τ-b") == sum(expected)
