@@ -15,6 +15,7 @@ import xxhash
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import MANIFEST, Store, read_json, write_json
+from t5study.study.asked import Asked
 from t5study.study.material import Chosen, Corpus, GivenRows
 from t5study.study.plans import Setting
 from t5study.study.question import Question
@@ -52,7 +53,7 @@ def toy_setting(text: str = "some text", names: tuple[str, ...] = ("parity", "si
 
 
 def toy_question() -> Question:
-    return Question(toy_setting(), ("some*.txt",), ("parity.jsonl", "sign.jsonl"), None)
+    return Question(toy_setting(), Asked("smoke", ["some*.txt"], ["parity.jsonl", "sign.jsonl"]))
 
 
 # --- a store as if everything had been run ------------------------------------------------------------------------

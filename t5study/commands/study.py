@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from t5study.study.asked import Asked
 
 
 def plan(args: argparse.Namespace) -> None:
     from t5study.study import runner
 
-    print(runner.plan(**_asked(args), tables=args.tables))
+    print(runner.plan(_asked(args), _folder(args), args.workers, args.tables))
 
 
 def run(args: argparse.Namespace) -> None:
     from t5study.study import report, runner
 
-    runner.run_tables(**_asked(args), tables=args.tables)
+    runner.run_tables(_asked(args), _folder(args), args.workers, args.tables)
     print(f"report: {report.write_report(_folder(args))}")
 
 
@@ -24,7 +27,7 @@ def rounds(args: argparse.Namespace) -> None:
     from t5study.study import report
     from t5study.study import rounds as search
 
-    print(search.run_rounds(**_asked(args)))
+    print(search.run_rounds(_asked(args), _folder(args), args.workers))
     print(f"report: {report.write_report(_folder(args))}")
 
 
@@ -38,15 +41,7 @@ def _folder(args: argparse.Namespace) -> Path:
     return args.out or Path(f"study-{args.scale}")
 
 
-def _asked(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "scale": args.scale,
-        "out": _folder(args),
-        "workers": args.workers,
-        "text": args.text,
-        "tasks": args.task,
-        "metric": args.metric,
-        "benchmarks": args.benchmarks,
-        "data": args.data,
-        "split_missing": args.split_missing,
-    }
+def _asked(args: argparse.Namespace) -> Asked:
+    from t5study.study.asked import Asked
+
+    return Asked(args.scale, args.text, args.task, args.metric, args.benchmarks, args.data, args.split_missing)

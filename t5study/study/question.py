@@ -1,6 +1,6 @@
 """The question a study is asked: which scale, which text, which tasks. And the folder that is for one question.
 
-    question = ask("laptop", text=None, tasks=None, metric=None)       the embedded corpus and its six tasks
+    question = ask(Asked("laptop"))       the embedded corpus and its six tasks
     question.claim(out)
 
 A folder answers one question; asking another there is refused, naming what differs. More tables, or the rounds after
@@ -19,6 +19,7 @@ from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine, cores
 from t5study.ground.store import Store, canonical, read_json, write_json
 from t5study.study import scales
+from t5study.study.asked import Asked
 from t5study.study.benchmarks import find_studied
 from t5study.study.experiment import Experiment
 from t5study.study.material import Chosen, Corpus, EmbeddedRows, GivenRows
@@ -33,15 +34,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Question:
-    """setting: what all runs share. text, tasks, metric: as they were typed, None for the embedded ones. benchmarks,
-    split_missing: as they were typed; where they lie is no part of the question."""
+    """setting: what all runs share. asked: as it was typed; where benchmarks lie is no part of the question."""
 
     setting: Setting
-    text: tuple[str, ...] | None
-    tasks: tuple[str, ...] | None
-    metric: str | None
-    benchmarks: tuple[str, ...] | None = None
-    split_missing: bool = False
+    asked: Asked
 
     @property
     def scale(self) -> scales.Scale:
@@ -49,7 +45,7 @@ class Question:
 
     @property
     def corpus_name(self) -> str:
-        return " ".join(self.text) if self.text else EMBEDDED
+        return " ".join(self.asked.text) if self.asked.text else EMBEDDED
 
     def stages(self, experiment: Experiment) -> tuple[Finetune, ...]:
         """The last stages of an experiment: one, or one a benchmark."""
@@ -74,15 +70,18 @@ class Question:
     def claim(self, out: Path, *, rounds: bool = False, tables: Sequence[str] = ()) -> dict[str, Any]:
         """Writes down what the folder is asked, beside what it was asked before; returns all of it. UserError if it
         was asked another question."""
-        before = self.compare(out)
+        before, typed = self.compare(out), self.asked
+        several = (
+            {"benchmarks": list(typed.benchmarks), "split_missing": typed.split_missing} if typed.benchmarks else {}
+        )
         asked = {
             "format": FORMAT,
             "question": self._value(),
             "scale": self.scale.name,
-            "text": list(self.text) if self.text else None,
-            "tasks": list(self.tasks) if self.tasks else None,
-            "metric": self.metric,
-            **({"benchmarks": list(self.benchmarks), "split_missing": self.split_missing} if self.benchmarks else {}),
+            "text": list(typed.text) if typed.text else None,
+            "tasks": list(typed.tasks) if typed.tasks else None,
+            "metric": typed.metric,
+            **several,
             "rounds": rounds or before.get("rounds", False),
             "tables": sorted({*before.get("tables", ()), *tables}, key=int),
         }
@@ -111,35 +110,20 @@ def _loaded(tasks: tuple[Chosen, ...], root: Path) -> tuple[Task, ...]:
     return tuple(task.load(Store(root)) for task in tasks)
 
 
-def ask(
-    scale: str,
-    text: Sequence[str] | None,
-    tasks: Sequence[str] | None,
-    metric: str | None,
-    benchmarks: Sequence[str] | None = None,
-    data: Path | None = None,
-    split_missing: bool = False,
-) -> Question:
+def ask(asked: Asked) -> Question:
     """Reads no text and renders no embedded task; own task files and benchmarks are read and checked. UserError for
     every mistake."""
-    found = scales.find(scale)
-    if benchmarks and tasks:
+    found = scales.find(asked.scale)
+    if asked.benchmarks and asked.tasks:
         raise UserError("--benchmarks: found --task beside it; give one of them, as a study has one set of columns")
-    if not benchmarks and (data or split_missing):
+    if not asked.benchmarks and (asked.data or asked.split_missing):
         raise UserError("--benchmarks: missing, though --data or --split-missing is there; give some, or: all")
-    if benchmarks:
-        studied = find_studied(benchmarks, data, split_missing)
+    if asked.benchmarks:
+        studied = find_studied(asked.benchmarks, asked.data, asked.split_missing)
         chosen = tuple(dict.fromkeys(task for one in studied for task in one.tasks))
     else:
-        studied, chosen = (), _chosen(tasks, metric)
-    return Question(
-        Setting(found, _corpus(text), chosen, studied),
-        tuple(text) if text else None,
-        tuple(tasks) if tasks else None,
-        metric,
-        tuple(benchmarks) if benchmarks else None,
-        split_missing,
-    )
+        studied, chosen = (), _chosen(asked.tasks, asked.metric)
+    return Question(Setting(found, _corpus(asked.text), chosen, studied), asked)
 
 
 def _corpus(text: Sequence[str] | None) -> Corpus:

@@ -23,6 +23,7 @@ from t5study.ground.machine import here
 from t5study.ground.store import Store
 from t5study.objectives import BertStyle, Denoising, Deshuffle, Objective, PrefixLM
 from t5study.study import ledger
+from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
 from t5study.study.conductor import Conductor
 from t5study.study.experiment import Experiment
@@ -255,23 +256,13 @@ def replay(question: Question, store: Store, reason: ledger.Reason) -> Tournamen
 # --- the command --------------------------------------------------------------------------------------------------
 
 
-def run_rounds(
-    scale: str,
-    out: Path,
-    workers: int | None = None,
-    text: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    metric: str | None = None,
-    benchmarks: Sequence[str] | None = None,
-    data: Path | None = None,
-    split_missing: bool = False,
-) -> str:
+def run_rounds(asked: Asked, out: Path, workers: int | None = None) -> str:
     """Plays the rounds in a study's folder, going on where it was stopped; returns the verdicts as text.
 
     Writes scores.json and costs.json after every round. UserError for every mistake of the user's; Stopped after
     SIGINT or SIGTERM, when the workers have saved.
     """
-    question = ask(scale, text, tasks, metric, benchmarks, data, split_missing)
+    question = ask(asked)
     out = Path(out)
     question.claim(out, rounds=True)
     store, machine = Store(out / "store"), here()

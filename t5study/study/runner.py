@@ -1,7 +1,7 @@
 """The runner: what is missing, what it costs here; then does it.
 
-    print(plan("laptop", out=Path("study-laptop")))       what there is to do, in seconds on this machine
-    run_tables("laptop", out=Path("study-laptop"))        every row of the declared tables
+    print(plan(Asked("laptop"), out=Path("study-laptop")))       what there is to do, in seconds on this machine
+    run_tables(Asked("laptop"), out=Path("study-laptop"))        every row of the declared tables
 
 The rounds (rounds.py) come to as many runs as the tables do, and share most of them.
 """
@@ -19,6 +19,7 @@ from t5study.ground.machine import Machine, here, use
 from t5study.ground.pairs import Batch
 from t5study.ground.store import Store, read_json
 from t5study.study import ledger, rounds
+from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
 from t5study.study.conductor import Conductor
 from t5study.study.experiment import Experiment
@@ -57,33 +58,22 @@ def experiments_of(tables: Sequence[Table], seeds: int) -> list[Experiment]:
     return list(dict.fromkeys([*repeated, *rows]))
 
 
-def run_tables(
-    scale: str,
-    out: Path,
-    workers: int | None = None,
-    text: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    metric: str | None = None,
-    tables: str = "search",
-    benchmarks: Sequence[str] | None = None,
-    data: Path | None = None,
-    split_missing: bool = False,
-) -> None:
+def run_tables(asked: Asked, out: Path, workers: int | None = None, tables: str = "search") -> None:
     """Runs what is missing of some tables and writes scores.json and costs.json; shows progress on stderr.
 
     UserError for every mistake of the user's; Stopped after SIGINT or SIGTERM, when the workers have saved.
     """
     wanted = chosen_tables(tables)
-    question = ask(scale, text, tasks, metric, benchmarks, data, split_missing)
+    question = ask(asked)
     out = Path(out)
-    asked = question.claim(out, tables=[table.number for table in wanted])
+    claimed = question.claim(out, tables=[table.number for table in wanted])
     store, machine = Store(out / "store"), here()
     seeds = question.scale.seeds
     with Conductor(store, workers_here(machine, workers), machine) as conductor:
         conductor.run(*[[stage for one in experiments_of(wanted, seeds) for stage in question.stages(one)]] * 2)
-        before = chosen_tables(",".join(asked["tables"]))  # what was asked earlier stays in the scores
+        before = chosen_tables(",".join(claimed["tables"]))  # what was asked earlier stays in the scores
         experiments, told = experiments_of(before, seeds), []
-        if asked["rounds"]:
+        if claimed["rounds"]:
             tournament = rounds.replay(question, store, conductor.reason)
             experiments, told = [*experiments, *tournament.experiments], tournament.told
         ledger.write(out, Ledger(question, store, conductor.reason), experiments, told)
@@ -92,25 +82,14 @@ def run_tables(
 # --- the plan -----------------------------------------------------------------------------------------------------
 
 
-def plan(
-    scale: str,
-    out: Path,
-    workers: int | None = None,
-    text: Sequence[str] | None = None,
-    tasks: Sequence[str] | None = None,
-    metric: str | None = None,
-    tables: str = "search",
-    benchmarks: Sequence[str] | None = None,
-    data: Path | None = None,
-    split_missing: bool = False,
-) -> str:
+def plan(asked: Asked, out: Path, workers: int | None = None, tables: str = "search") -> str:
     """What some tables need, what of it is missing, and what that costs here. Trains nothing and writes nothing.
 
     Seconds are what stages of that kind took in this folder (costs), else what a few steps of the scale's own shape
     take now. UserError as `run_tables` has them.
     """
     wanted = chosen_tables(tables)
-    question = ask(scale, text, tasks, metric, benchmarks, data, split_missing)
+    question = ask(asked)
     out, store, machine = Path(out), Store(Path(out) / "store"), here()
     question.compare(out)
     size = workers_here(machine, workers)
@@ -137,11 +116,11 @@ def plan(
         )
     total = _makespan(missing, clock, size)
     runs = sum(isinstance(stage, Finetune) for stage in stages.values())
-    asked = "tables " + ", ".join(table.number for table in wanted)
+    named = "tables " + ", ".join(table.number for table in wanted)
     head = [
         f"{question.scale.name} scale, text: {question.corpus_name}, "
         f"tasks: {', '.join(one.name or one.rows.label for one in question.setting.tasks)}",
-        f"{asked}: {runs} runs, what they share is done once",
+        f"{named}: {runs} runs, what they share is done once",
         "",
     ]
     tail = [

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from invented_benchmarks import official
@@ -15,6 +14,7 @@ from invented_texts import cnndm, lines, qa, squad_file
 from t5study.ground.errors import UserError
 from t5study.ground.store import Store
 from t5study.study import runner, scales
+from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
 from t5study.study.benchmarks import find_studied
 from t5study.study.ledger import Ledger
@@ -67,7 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @dataclasses.dataclass(frozen=True)
 class Made:
     out: Path
-    ask: dict[str, Any]
+    ask: Asked
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +75,10 @@ def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A study of Table 1 at the smallest scale there can be, and its report."""
     out = tmp_path_factory.mktemp("study")
     lines(out / "text.txt", *(f"the clock number {i} rang and {i * 3} people came to look at it" for i in range(400)))
-    asked = {"text": [str(out / "text.txt")], "benchmarks": ["all"], "data": data, "split_missing": True}
+    asked = Asked("smoke", [str(out / "text.txt")], benchmarks=["all"], data=data, split_missing=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(scales.SCALES, "smoke", SMALL)
-        runner.run_tables("smoke", out / "study", workers=1, tables="1", **asked)
+        runner.run_tables(asked, out / "study", workers=1, tables="1")
         write_report(out / "study")
         yield Made(out / "study", asked)
 
@@ -141,15 +141,15 @@ def test_what_is_not_official_is_told(made: Made):
 
 def test_asked_again_nothing_is_run_and_the_plan_says_so(made: Made):
     before = (made.out / "scores.json").read_bytes()
-    said = runner.plan("smoke", made.out, workers=1, tables="1", **made.ask)
+    said = runner.plan(made.ask, made.out, workers=1, tables="1")
     assert "nothing is missing" in said
     assert (made.out / "scores.json").read_bytes() == before
     with pytest.raises(UserError, match="was asked another question"):
-        runner.plan("smoke", made.out, workers=1, tables="1", **(made.ask | {"benchmarks": ["glue"]}))
+        runner.plan(dataclasses.replace(made.ask, benchmarks=["glue"]), made.out, workers=1, tables="1")
 
 
 def test_a_failed_benchmark_fails_its_own_columns_alone(made: Made):
-    question = ask("smoke", made.ask["text"], None, None, ["all"], made.ask["data"], True)
+    question = ask(made.ask)
     lost = {stage.on: stage for stage in question.stages(BASELINE)}["GLUE"]
     store = Store(made.out / "store")
     shutil.rmtree(store.root / stage_id(lost))
@@ -163,7 +163,7 @@ def test_a_failed_benchmark_fails_its_own_columns_alone(made: Made):
 
 
 def test_fine_tunings_share_their_pre_training_and_have_the_benchmarks_lengths(made: Made):
-    question = ask("smoke", made.ask["text"], None, None, ["all"], made.ask["data"], True)
+    question = ask(made.ask)
     long = dataclasses.replace(question.setting, scale=dataclasses.replace(SMALL, finetune_target_length=512))
     stages = dataclasses.replace(question, setting=long).stages(BASELINE)
     assert [stage.target_length for stage in stages] == [84, 512, 97, 62, 512, 512, 512]
@@ -197,6 +197,6 @@ def test_damaged_files_are_no_missing_ones(data: Path, tmp_path: Path):
 
 def test_what_does_not_go_together_is_refused(data: Path):
     with pytest.raises(UserError, match="--benchmarks: found --task beside it"):
-        ask("smoke", None, ["pydocs/package"], None, ["glue"], data)
+        ask(Asked("smoke", tasks=["pydocs/package"], benchmarks=["glue"], data=data))
     with pytest.raises(UserError, match="--benchmarks: missing, though --data"):
-        ask("smoke", None, None, None, None, data)
+        ask(Asked("smoke", data=data))

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ import pytest
 from t5study.ground.errors import UserError
 from t5study.ground.store import MANIFEST, verify
 from t5study.study import runner
+from t5study.study.asked import Asked
 from t5study.study.report_input import read_study
 from t5study.study.rounds import run_rounds
 from t5study.study.scales import SMOKE
@@ -53,8 +55,8 @@ class Given:
     text: list[str]
     tasks: list[str]
 
-    def ask(self, out: Path, scale: str = "smoke", **more) -> dict:
-        return {"scale": scale, "out": out, "workers": 2, "text": self.text, "tasks": self.tasks, "metric": None} | more
+    def ask(self, out: Path, **more: Any) -> dict[str, Any]:
+        return {"asked": replace(Asked("smoke", self.text, self.tasks), **more), "out": out, "workers": 2}
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,7 @@ def start(given: Given, out: Path) -> subprocess.Popen[bytes]:
     script = out.parent / "rounds.py"
     script.write_text(
         "from pathlib import Path\n"
+        "from t5study.study.asked import Asked\n"
         "from t5study.study.rounds import run_rounds\n"
         f"if __name__ == '__main__':\n    run_rounds(**{given.ask(Path(str(out)))!r})\n".replace("PosixPath", "Path")
     )

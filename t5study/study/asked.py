@@ -1,0 +1,27 @@
+"""What a study is asked, as it was typed: the value that plan, run, rounds and every worker elsewhere begin from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Asked:
+    """scale: its name. text: files or patterns, None for the embedded corpus. tasks: addresses or files, None for the
+    embedded ones. metric: of task files that name none. benchmarks: of the paper, in place of tasks; data: the folder
+    of their files; split_missing: whether a split that is not there is cut out of the one that is."""
+
+    scale: str = "laptop"
+    text: Sequence[str] | None = None
+    tasks: Sequence[str] | None = None
+    metric: str | None = None
+    benchmarks: Sequence[str] | None = None
+    data: Path | None = None
+    split_missing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("text", "tasks", "benchmarks"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, tuple(given) if given else None)
