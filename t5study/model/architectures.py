@@ -74,7 +74,10 @@ class _Embed(torch.autograd.Function):
 class Model(nn.Module):
     """What all architectures have: an embedding table, a head or none, a decoder, and a loss over its labels.
 
-    architecture: its name. two_ways: whether the decoder's bias buckets tell keys ahead from keys behind.
+    architecture: its name. two_ways: whether the decoder's bias buckets tell keys ahead from keys behind. late: whether
+    training's decoder layers make the keys and values of the source themselves, each when it works; else all are made
+    at the encoder's end, in one pass over its output, which keeps all of them and needs all layers' weights at once.
+    Equal but for rounding.
     """
 
     head: nn.Parameter | None
@@ -83,7 +86,7 @@ class Model(nn.Module):
     def __init__(self, shape: Shape, architecture: str):
         super().__init__()
         check(shape, architecture)
-        self.shape, self.architecture = shape, architecture
+        self.shape, self.architecture, self.late = shape, architecture, False
         self.embedding = weight(shape.table_rows, shape.d_model)
         self.register_parameter("head", None if shape.tied else nn.Parameter(torch.empty_like(self.embedding)))
 
@@ -149,7 +152,8 @@ class EncoderDecoder(Model):
     def _stream(self, run: Pass) -> tuple[Tensor, Tensor]:
         sides = ("encoder", run.inputs.source), ("decoder", run.inputs.target)
         source_ND, target_MD, table_VD = _Embed.apply(self.embedding, run, sides)
-        return self.decoder(target_MD, self.encoder(source_ND, run, self.decoder), run), table_VD
+        memory = self.encoder(source_ND, run, self.decoder, self.late)
+        return self.decoder(target_MD, memory, run, self.late), table_VD
 
     def memory(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """What the decoder sees of the source tokens: for each of its layers keys beside values, (N, 2 H K)."""
