@@ -60,12 +60,22 @@ def pretrain(args: argparse.Namespace) -> None:
         data=(objective, tokens, digest_file(args.tokens / "offsets.npy"), vocab.digest),
         init="fresh",
     )
+
+    def build() -> Any:
+        """Whole, or without numbers where each rank will make its own rows' first values."""
+        if not machine.shard:
+            return architectures.build(shape, args.seed, args.architecture)
+        import torch
+
+        with torch.device("meta"):
+            return architectures.build(shape, args.seed, args.architecture)
+
     source = DocumentSource(store.tokens, store.offsets, objective, lengths, vocab.ids, args.seed)
     carry_out(
         args,
         run,
         machine,
-        lambda: architectures.build(shape, args.seed, args.architecture),
+        build,
         Stream(source, args.rows, args.source_length, lengths.targets),
         vocab.path,
         label=f"pretrain {objective.label}",
@@ -154,6 +164,7 @@ WHERE = (
     "precision",
     "micro_batch",
     "shard",
+    "recompute",
     "strict",
     "profile",
 )

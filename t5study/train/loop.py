@@ -30,6 +30,7 @@ from t5study.train.guard import Guard, Rewind, not_finite
 from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
 from t5study.train.parallel import ALONE, Ranks
 from t5study.train.profile import Profile
+from t5study.train.recompute import recomputed
 from t5study.train.site import Nowhere, Site
 from t5study.train.speeds import Clock, read_speeds, speed
 from t5study.train.step import gradients
@@ -99,11 +100,13 @@ def train(
 ) -> dict[str, Any]:
     """Trains a model to the end of the run and returns its summary. The model holds the final weights then.
 
-    model: as the run begins, on any device. folder: made if it is not there; a run that was interrupted in it goes
-    on, one that is done only loads its weights. evaluate(step, model): called every `evaluate_every` steps and at the
-    end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=, loss=) and close(). strict: stop
-    at a damaged checkpoint rather than take the one before. profile: first and last step to profile (profile.py).
-    ranks: all of them call this with the same run, stream and folder; the first alone reads, writes, evaluates, speaks.
+    model: as the run begins, on any device. With shards it may be on the meta device: each rank makes its own rows'
+    first values, of the run's seed, and the model is filled on the first rank alone. folder: made if it is not there; a
+    run that was interrupted in it goes on, one that is done only loads its weights. evaluate(step, model): called every
+    `evaluate_every` steps and at the end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=,
+    loss=) and close(). strict: stop at a damaged checkpoint rather than take the one before. profile: first and last
+    step to profile (profile.py). ranks: all of them call this with the same run, stream and folder; the first alone
+    reads, writes, evaluates, speaks.
 
     Raises Stopped after SIGINT, SIGTERM and the like (stop.py), when everything is saved. NoRoom: a full disk.
     UserError: another run's folder, another process at work in it, no good checkpoint among those there, a loss or
@@ -113,9 +116,10 @@ def train(
         raise UserError("machine: compile: found True; the layers are compiled loops and kernels already, give False")
     use(machine)
     folder = Path(folder)
-    model.to(machine.device)
     ranks.rows(run.rows)
-    ranks.share(model.parameters())
+    if not (fresh := model.embedding.is_meta):
+        model.to(machine.device)
+        ranks.share(model.parameters())
     work, settings = model, run.optimizer
     if ranks.shard:
         from t5study.train import shards
@@ -124,14 +128,16 @@ def train(
             raise UserError(
                 f"machine: shard: found {run.tuning.label}, which moves more and more weights; leave it out"
             )
-        work, settings = shards.spread(model, ranks), shards.Settings(run.optimizer, ranks)
-        model.cpu()  # until it is evaluated, or handed on
+        work, settings = shards.spread(model, ranks, machine.device, run.seed), shards.Settings(run.optimizer)
+        if not fresh:
+            model.cpu()  # until it is evaluated, or handed on
     movement = Movement(run.tuning, work, run.steps)
     site = Site(run, work, movement, movement.optimizer(settings, 0), folder, ranks, strict, model)
     with told_if_full(folder, site.size), ExitStack() as held:
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
         ranks.once(lambda: held.enter_context(alone(folder)))
         stop = held.enter_context(Stop())
+        held.enter_context(recomputed(work, machine.recompute))
         ranks.once(lambda: claim(folder, run))
         step, position = site.resume()
         try:
@@ -146,7 +152,8 @@ def train(
             model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
         with site.whole():
             pass
-        model.to(machine.device)
+        if not model.embedding.is_meta:
+            model.to(machine.device)
         ranks.once(lambda: keep(folder, 1, up_to=run.steps))
         if signum := ranks.most(stop.signum or 0):  # it came with nothing left to do here; whoever called has more
             raise Stopped(signum)

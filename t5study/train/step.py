@@ -86,7 +86,7 @@ def gradients(
     if ranks.shard:
         from t5study.train import shards
 
-        norm = shards.norm(grads, ranks)
+        norm = shards.norm(grads)
     else:
         ranks.add_all(grads)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).double()
