@@ -103,8 +103,8 @@ def train(
     model: as the run begins, on any device. With shards it may be on the meta device: each rank makes its own rows'
     first values, of the run's seed, and the model is filled on the first rank alone. folder: made if it is not there; a
     run that was interrupted in it goes on, one that is done only loads its weights. evaluate(step, model): called every
-    `evaluate_every` steps and at the end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=,
-    loss=) and close(). strict: stop at a damaged checkpoint rather than take the one before. profile: first and last
+    `evaluate_every` steps and at the end; its numbers become a row of evaluations.jsonl. progress: update(step,
+    tokens=, loss=) and close(). strict: stop at a damaged checkpoint rather than take the one before. profile: first and last
     step to profile (profile.py). ranks: all of them call this with the same run, stream and folder; the first alone
     reads, writes, evaluates, speaks.
 
