@@ -37,7 +37,8 @@ def machine_of(args: argparse.Namespace) -> Machine:
         precision=args.precision,
         micro_batch=micro,
         shard=0 if world == 1 else world if shard == 0 else shard,
-        recompute=getattr(args, "recompute", None) or None,
+        recompute=getattr(args, "recompute", None),
+        streamed=getattr(args, "update_in_backward", None),
     )
     use(machine)
     return machine

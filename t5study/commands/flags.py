@@ -251,6 +251,18 @@ def training(parser: Parser, *, steps: int, rate: str, source_length: int | None
         "among all ranks or, in copies, among so many neighbours (those of one host)",
     )
     parser.add_argument(
+        "--update-in-backward",
+        action="store_true",
+        help="move each weight as soon as its gradient is there, so that gradients are not kept: adafactor on one "
+        "rank, without micro-batches; a bad gradient is then found behind the update",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=["fp32", "bf16"],
+        help="how matrices are kept (default: fp32); bf16: half the memory, rounded at random after each update "
+        "(adafactor, one rank)",
+    )
+    parser.add_argument(
         "--recompute",
         action="store_true",
         help="run each layer again in the backward pass instead of keeping what it made: a third more work, far less "

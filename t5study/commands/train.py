@@ -99,6 +99,7 @@ def run_of(args: argparse.Namespace, **own: Any) -> TrainRun:
         dropout=args.dropout,
         seed=args.seed,
         save_every=args.save_every,
+        weights=args.weights or "fp32",
         guard=Guard(action, args.spike or 0.0, args.save_every if action == "rewind" else 0),
         **own,
     )
@@ -165,6 +166,7 @@ WHERE = (
     "micro_batch",
     "shard",
     "recompute",
+    "update_in_backward",
     "strict",
     "profile",
 )

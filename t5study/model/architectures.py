@@ -34,6 +34,7 @@ from t5study.model.initial import start
 from t5study.model.inputs import Inputs, Labels, Tokens, arrange, arrange_joined
 from t5study.model.layers import Pass
 from t5study.model.loss import Loss, Losses
+from t5study.model.passes import wide
 from t5study.model.shapes import LANGUAGE_MODELS, Shape, check
 from t5study.model.stacks import Decoder, Encoder, weight
 
@@ -53,7 +54,7 @@ class _Embed(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         found = []
         for stack, tokens in sides:
-            x_ND = table_VD.detach().index_select(0, tokens.id_N)
+            x_ND = table_VD.detach().index_select(0, tokens.id_N).to(wide(table_VD.dtype))
             found.append(run.ops.masked(x_ND, run.mask(f"{stack}.embedding"), tokens.row_N))
         return *found, table_VD.view_as(table_VD)
 
@@ -66,6 +67,7 @@ class _Embed(torch.autograd.Function):
             if dx_ND is not None:
                 if dtable_VD is None:
                     dtable_VD = dx_ND.new_zeros(ctx.size)
+                dtable_VD = dtable_VD.to(dx_ND.dtype)  # of a bfloat16 table: its rows are summed in fp32
                 dx_ND = run.ops.masked(dx_ND.contiguous(), run.mask(f"{stack}.embedding"), tokens.row_N)
                 run.ops.add_rows_(dtable_VD, tokens.id_N, dx_ND)
         return dtable_VD, None, None

@@ -23,19 +23,17 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def recomputed(model: Any, wanted: bool) -> Iterator[None]:
-    """Lets training passes of a model recompute its layers; passes without gradients are as ever."""
-    if not wanted:
-        yield
-        return
-    layers, late = layers_of(model), model.late
+def recomputed(model: Any, wanted: bool, late: bool = False) -> Iterator[None]:
+    """Lets training passes of a model recompute its layers, or be `late` without that; passes without gradients are as
+    ever."""
+    layers, before = layers_of(model) if wanted else (), model.late
     for layer in layers:
         layer.forward = functools.partial(_again, layer.forward)
-    model.late = True
+    model.late = before or wanted or late
     try:
         yield
     finally:
-        model.late = late
+        model.late = before
         for layer in layers:
             del layer.forward
 

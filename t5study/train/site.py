@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class Site:
         """The model to evaluate: with all its weights, of a model in shards on the first rank's device. One that was
         given on the meta device is filled on the first rank alone."""
         if not self.ranks.shard:
-            yield self.model
+            yield copy.deepcopy(self.model).float() if self.run.weights == "bf16" else self.model
             return
         from t5study.train import shards
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from little_models import random_pairs, rows_of
+from little_models import batch_of
 from live_bytes import Allocated
 from tiny_run import RUN, SHAPE, go, outcome
 
@@ -17,11 +17,6 @@ from t5study.ground.pairs import Batch
 from t5study.model.architectures import Dropout, Model, build
 from t5study.model.shapes import ARCHITECTURES, shape_of
 from t5study.train.recompute import recomputed
-
-
-def batch_of(rows: int, source: int, target: int) -> Batch:
-    pairs = random_pairs(rows, source, target, 900, seed=1)
-    return rows_of([[pair] for pair in pairs], source, target)
 
 
 def step(model: Model, batch: Batch, again: bool, late: bool = True) -> tuple[float, dict[str, torch.Tensor]]:
