@@ -79,3 +79,8 @@ def rows_of(groups: list[list[tuple[np.ndarray, np.ndarray]]], source: int, targ
         return ids, segment, position
 
     return Batch(*side(0, source), *side(1, target))
+
+
+def batch_of(rows: int, source: int, target: int, vocabulary: int = 900) -> Batch:
+    """One random pair a row."""
+    return rows_of([[pair] for pair in random_pairs(rows, source, target, vocabulary, seed=1)], source, target)

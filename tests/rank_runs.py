@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 import xxhash
+from live_bytes import Allocated
+from safetensors.torch import save_file
 from tiny_run import RUN, SHAPE, Watched, evaluate, make
 
 from t5study.ground.errors import Stopped, UserError
@@ -63,12 +65,18 @@ class RankRuns:
         self.server.communicate("")
 
     def go(self, world: int, folder: Path, **how: Any) -> list[int]:
-        """how: stop_at, optimizer (a name), micro_batch, shard, tuning (as typed), and changed fields of the run."""
+        """how: stop_at, optimizer (a name), micro_batch, shard (true: among all ranks), recompute, fresh (the model is
+        given on the meta device), tuning (as typed), and changed fields of the run."""
         return self._ask(world, "run", str(folder), how)
 
     def gradients(self, world: int, file: Path, **how: Any) -> list[int]:
         """A step's numbers over an uneven batch, as JSON in a file of each rank. how: architecture, shard."""
         return self._ask(world, "gradients", str(file), how)
+
+    def fresh(self, world: int, file: Path, **how: Any) -> list[int]:
+        """Spreads a model that nobody has: each rank's first values as safetensors, and as JSON the numbers that it
+        allocated for them. how: shard."""
+        return self._ask(world, "fresh", str(file), how)
 
     def command(self, world: int, words: list[str], errors: Path) -> list[int]:
         """Standard error of each rank is in `errors` with the rank behind its name."""
@@ -106,6 +114,16 @@ def step_of(ranks: Ranks, architecture: str = "encoder_decoder") -> dict[str, An
     return {"loss": taken.loss, "z": taken.z, "norm": taken.grad_norm, "grads": grads}
 
 
+def spread_fresh(ranks: Ranks, file: Path) -> None:
+    """Counts all that torch allocates for it, however briefly."""
+    with torch.device("meta"):
+        model = build(SHAPE, RUN.seed)
+    with Allocated() as allocated:
+        spread = shards.spread(model, ranks, "cpu", RUN.seed)
+    save_file({name: shards.here(p).clone() for name, p in spread.named_parameters()}, f"{file}.{ranks.rank}")
+    file.with_name(f"{file.name}.{ranks.rank}.json").write_text(json.dumps(allocated.total))
+
+
 # --- the process that forks them ----------------------------------------------------------------------------------
 
 
@@ -141,8 +159,10 @@ def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
 
             return main(how["words"])
         with joined(Machine()) as ranks:
-            if what == "gradients":
-                ranks = replace(ranks, shard=how.pop("shard", False))
+            if what == "fresh":
+                spread_fresh(replace(ranks, shard=_shard(how["shard"], ranks)), path)
+            elif what == "gradients":
+                ranks = replace(ranks, shard=_shard(how.pop("shard", False), ranks))
                 path.with_name(f"{path.name}.{rank}").write_text(json.dumps(step_of(ranks, **how)))
             else:
                 _run(ranks, path, **how)
@@ -163,25 +183,36 @@ def _run(
     stop_at: int = 0,
     optimizer: str = "adafactor",
     micro_batch: int = 0,
-    shard: bool = False,
+    shard: bool | int = False,
+    recompute: bool = False,
+    fresh: bool = False,
     tuning: str = "all",
     **changes: Any,
 ) -> None:
     """Each rank leaves the digest of its weights beside the folder."""
     settings, schedule = OPTIMIZERS[optimizer]
     run = replace(RUN, optimizer=settings, schedule=schedule, tuning=parse(tuning), **changes)
+    ranks = replace(ranks, shard=_shard(shard, ranks))
     model, stream = make(run)
-    if not ranks.first:
+    if fresh:
+        with torch.device("meta"):
+            model = build(run.shape, run.seed)
+    elif not ranks.first:
         with torch.no_grad():  # what another rank has at first does not matter
             model.embedding.zero_()
     progress = Watched({stop_at: lambda: os.kill(os.getpid(), signal.SIGTERM)})
-    ranks = replace(ranks, shard=shard and ranks.world > 1)
-    machine = Machine(micro_batch=micro_batch, shard=shard)
+    machine = Machine(micro_batch=micro_batch, recompute=recompute)
     train(run, model, stream, folder, machine, evaluate=evaluate, progress=progress, ranks=ranks)
     digest = xxhash.xxh3_128()
     for weight in model.parameters():
-        digest.update(weight.detach().numpy().tobytes())
+        if not weight.is_meta:
+            digest.update(weight.detach().numpy().tobytes())
     folder.with_name(f"{folder.name}.weights.{ranks.rank}").write_text(digest.hexdigest())
+
+
+def _shard(asked: bool | int, ranks: Ranks) -> int:
+    """Among how many ranks; one alone has nothing to share out."""
+    return 0 if ranks.world == 1 else ranks.world if asked is True else int(asked)
 
 
 if __name__ == "__main__":

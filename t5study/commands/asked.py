@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,9 +30,16 @@ def machine_of(args: argparse.Namespace) -> Machine:
             f"command line: found --rows {rows} with --micro-batch {micro}{ranks}; give a micro-batch that divides the "
             f"rows{' of a rank' if ranks else ''}"
         )
-    machine = here(device=args.device, threads=args.threads, precision=args.precision, micro_batch=micro)
-    if getattr(args, "shard", False):
-        machine = replace(machine, shard=True)
+    shard = getattr(args, "shard", None)
+    machine = here(
+        device=args.device,
+        threads=args.threads,
+        precision=args.precision,
+        micro_batch=micro,
+        shard=0 if world == 1 else world if shard == 0 else shard,
+        recompute=getattr(args, "recompute", None),
+        streamed=getattr(args, "update_in_backward", None),
+    )
     use(machine)
     return machine
 

@@ -243,8 +243,30 @@ def training(parser: Parser, *, steps: int, rate: str, source_length: int | None
     machine(parser)
     parser.add_argument(
         "--shard",
+        type=Whole(2, 65_536),
+        nargs="?",
+        const=0,
+        metavar="RANKS",
+        help="under torchrun: keep only a part of weights, gradients and optimiser state on each rank (FSDP2), cut "
+        "among all ranks or, in copies, among so many neighbours (those of one host)",
+    )
+    parser.add_argument(
+        "--update-in-backward",
         action="store_true",
-        help="under torchrun: keep only a part of weights, gradients and optimiser state on each rank (FSDP2)",
+        help="move each weight as soon as its gradient is there, so that gradients are not kept: adafactor on one "
+        "rank, without micro-batches; a bad gradient is then found behind the update",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=["fp32", "bf16"],
+        help="how matrices are kept (default: fp32); bf16: half the memory, rounded at random after each update "
+        "(adafactor, one rank)",
+    )
+    parser.add_argument(
+        "--recompute",
+        action="store_true",
+        help="run each layer again in the backward pass instead of keeping what it made: a third more work, far less "
+        "memory",
     )
 
 

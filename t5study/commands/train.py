@@ -60,12 +60,22 @@ def pretrain(args: argparse.Namespace) -> None:
         data=(objective, tokens, digest_file(args.tokens / "offsets.npy"), vocab.digest),
         init="fresh",
     )
+
+    def build() -> Any:
+        """Whole, or without numbers where each rank will make its own rows' first values."""
+        if not machine.shard:
+            return architectures.build(shape, args.seed, args.architecture)
+        import torch
+
+        with torch.device("meta"):
+            return architectures.build(shape, args.seed, args.architecture)
+
     source = DocumentSource(store.tokens, store.offsets, objective, lengths, vocab.ids, args.seed)
     carry_out(
         args,
         run,
         machine,
-        lambda: architectures.build(shape, args.seed, args.architecture),
+        build,
         Stream(source, args.rows, args.source_length, lengths.targets),
         vocab.path,
         label=f"pretrain {objective.label}",
@@ -89,6 +99,7 @@ def run_of(args: argparse.Namespace, **own: Any) -> TrainRun:
         dropout=args.dropout,
         seed=args.seed,
         save_every=args.save_every,
+        weights=args.weights or "fp32",
         guard=Guard(action, args.spike or 0.0, args.save_every if action == "rewind" else 0),
         **own,
     )
@@ -154,6 +165,8 @@ WHERE = (
     "precision",
     "micro_batch",
     "shard",
+    "recompute",
+    "update_in_backward",
     "strict",
     "profile",
 )

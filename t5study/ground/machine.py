@@ -23,14 +23,18 @@ from t5study.ground.errors import UserError
 class Machine:
     """device: "cpu" or "cuda". threads: torch threads of this process. precision: "fp32" or "bf16" compute
     (weights stay fp32). micro_batch: rows a forward pass, 0 for the whole batch. compile: torch.compile the blocks.
-    shard: of several ranks each keeps only a part of weights, gradients and optimiser state."""
+    shard: among how many ranks the rows of every weight, gradient and optimiser state are cut, 0 for none.
+    recompute: layers are run again in the backward pass rather than kept for it. streamed: weights move inside the
+    backward pass, so that gradients are not kept for its end."""
 
     device: str = "cpu"
     threads: int = 1
     precision: str = "fp32"
     micro_batch: int = 0
     compile: bool = False
-    shard: bool = False
+    shard: int = 0
+    recompute: bool = False
+    streamed: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):

@@ -34,6 +34,7 @@ from t5study.model.initial import start
 from t5study.model.inputs import Inputs, Labels, Tokens, arrange, arrange_joined
 from t5study.model.layers import Pass
 from t5study.model.loss import Loss, Losses
+from t5study.model.passes import wide
 from t5study.model.shapes import LANGUAGE_MODELS, Shape, check
 from t5study.model.stacks import Decoder, Encoder, weight
 
@@ -53,7 +54,7 @@ class _Embed(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         found = []
         for stack, tokens in sides:
-            x_ND = table_VD.detach().index_select(0, tokens.id_N)
+            x_ND = table_VD.detach().index_select(0, tokens.id_N).to(wide(table_VD.dtype))
             found.append(run.ops.masked(x_ND, run.mask(f"{stack}.embedding"), tokens.row_N))
         return *found, table_VD.view_as(table_VD)
 
@@ -66,6 +67,7 @@ class _Embed(torch.autograd.Function):
             if dx_ND is not None:
                 if dtable_VD is None:
                     dtable_VD = dx_ND.new_zeros(ctx.size)
+                dtable_VD = dtable_VD.to(dx_ND.dtype)  # of a bfloat16 table: its rows are summed in fp32
                 dx_ND = run.ops.masked(dx_ND.contiguous(), run.mask(f"{stack}.embedding"), tokens.row_N)
                 run.ops.add_rows_(dtable_VD, tokens.id_N, dx_ND)
         return dtable_VD, None, None
@@ -74,7 +76,10 @@ class _Embed(torch.autograd.Function):
 class Model(nn.Module):
     """What all architectures have: an embedding table, a head or none, a decoder, and a loss over its labels.
 
-    architecture: its name. two_ways: whether the decoder's bias buckets tell keys ahead from keys behind.
+    architecture: its name. two_ways: whether the decoder's bias buckets tell keys ahead from keys behind. late: whether
+    training's decoder layers make the keys and values of the source themselves, each when it works; else all are made
+    at the encoder's end, in one pass over its output, which keeps all of them and needs all layers' weights at once.
+    Equal but for rounding.
     """
 
     head: nn.Parameter | None
@@ -83,7 +88,7 @@ class Model(nn.Module):
     def __init__(self, shape: Shape, architecture: str):
         super().__init__()
         check(shape, architecture)
-        self.shape, self.architecture = shape, architecture
+        self.shape, self.architecture, self.late = shape, architecture, False
         self.embedding = weight(shape.table_rows, shape.d_model)
         self.register_parameter("head", None if shape.tied else nn.Parameter(torch.empty_like(self.embedding)))
 
@@ -149,7 +154,8 @@ class EncoderDecoder(Model):
     def _stream(self, run: Pass) -> tuple[Tensor, Tensor]:
         sides = ("encoder", run.inputs.source), ("decoder", run.inputs.target)
         source_ND, target_MD, table_VD = _Embed.apply(self.embedding, run, sides)
-        return self.decoder(target_MD, self.encoder(source_ND, run, self.decoder), run), table_VD
+        memory = self.encoder(source_ND, run, self.decoder, self.late)
+        return self.decoder(target_MD, memory, run, self.late), table_VD
 
     def memory(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """What the decoder sees of the source tokens: for each of its layers keys beside values, (N, 2 H K)."""

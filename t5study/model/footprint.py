@@ -88,8 +88,8 @@ def inference(shape: Shape, architecture: str = "encoder_decoder") -> dict[str, 
 @dataclass(frozen=True)
 class Way:
     """A way to fine-tune. weight, gradient, state: bytes a number; state None for Adafactor's, which is not by the
-    number. streamed: the update is made inside the backward pass, so that the gradients of one layer exist at a time.
-    here: whether t5study's training does it; the others are what the hardware would allow."""
+    number. streamed: the update is made inside the backward pass, so that the gradients of one sub-layer exist at a
+    time. here: whether t5study's training does it; the others are what the hardware would allow."""
 
     name: str
     weight: int
@@ -103,17 +103,18 @@ WAYS = (
     Way("AdamW, float32", 4, 4, 8, here=True),
     Way("AdamW, bfloat16 model and gradients, float32 master copy", 2, 2, 4 + 8),
     Way("Adafactor, float32", 4, 4, None, here=True),
-    Way("Adafactor, bfloat16 with stochastic rounding", 2, 2, None),
-    Way("Adafactor, float32, update inside the backward pass", 4, 4, None, streamed=True),
-    Way("Adafactor, bfloat16 with stochastic rounding, update inside the backward pass", 2, 2, None, streamed=True),
+    Way("Adafactor, bfloat16 with stochastic rounding", 2, 2, None, here=True),
+    Way("Adafactor, float32, update inside the backward pass", 4, 4, None, streamed=True, here=True),
+    Way("Adafactor, bfloat16 with stochastic rounding, update inside the backward pass", 2, 2, None, True, here=True),
 )
 
 
 def training(shape: Shape, architecture: str = "encoder_decoder") -> list[tuple[Way, int]]:
     """Each way, and its bytes: weights, gradients, the optimiser's state.
 
-    With adapters only they and the norms have a gradient and a state. A streamed way holds the gradients of one decoder
-    layer, or of the table where that is larger; a state of AdamW is two numbers, and the master copy a third.
+    With adapters only they and the norms have a gradient and a state. A streamed way holds the gradients of one
+    sub-layer, or of the table where that is larger; bfloat16 is of matrices, while norms and bias tables stay float32,
+    which is not counted; a state of AdamW is two numbers, and the master copy a third.
 
     >>> from t5study.model.shapes import size
     >>> [(way.name, round(n / 1e9)) for way, n in training(size("11b"))][:3:2]
@@ -123,7 +124,7 @@ def training(shape: Shape, architecture: str = "encoder_decoder") -> list[tuple[
     moved = [each for each in every if each.tuned or not shape.adapter]
 
     def bytes_of(way: Way) -> int:
-        gradients = _largest(shape, architecture) if way.streamed else _numbers(moved)
+        gradients = _largest(shape) if way.streamed else _numbers(moved)
         state = 4 * adafactor_state(moved) if way.state is None else way.state * _numbers(moved)
         return way.weight * _numbers(every) + way.gradient * gradients + state
 
@@ -149,11 +150,10 @@ def _numbers(some: list[Weights]) -> int:
     return sum(each.numbers for each in some)
 
 
-def _largest(shape: Shape, architecture: str) -> int:
-    """Numbers that move together at most."""
-    d, adapter = shape.d_model, 2 * shape.d_model * shape.adapter
+def _largest(shape: Shape) -> int:
+    """Numbers that move together at most: those of one sub-layer, or a table."""
+    d = shape.d_model
     if shape.adapter:
-        return adapter + 4 * d
-    attentions = 1 if architecture in LANGUAGE_MODELS else 2
+        return 2 * d * shape.adapter + d
     feed = (3 if shape.activation == "gated_gelu" else 2) * d * shape.d_ff
-    return max(attentions * 4 * d * shape.inner + feed + 3 * d, shape.table_rows * d)
+    return max(4 * d * shape.inner + d, feed + d, shape.table_rows * d)

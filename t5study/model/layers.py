@@ -170,6 +170,47 @@ class MakeMemory(torch.autograd.Function):
         return dx_ND, dgain_D, None, *found
 
 
+class EncoderEnd(torch.autograd.Function):
+    """The encoder's output, normalised, (M, D): what decoder layers that make their own keys and values read. In the
+    residual stream's dtype, so that the layers' gradients are summed in it."""
+
+    @staticmethod
+    def forward(ctx, x_ND, gain_D, run: Pass):
+        y_ND, r_N = run.ops.rms(x_ND.detach(), gain_D.detach(), x_ND.dtype)
+        ctx.save_for_backward(x_ND, gain_D, r_N)
+        ctx.run = run
+        return run.ops.masked(y_ND, run.mask("encoder.norm"), run.inputs.source.row_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy_ND):
+        x_ND, gain_D, r_N = ctx.saved_tensors
+        run = ctx.run
+        dy_ND = run.ops.masked(dy_ND.contiguous(), run.mask("encoder.norm"), run.inputs.source.row_N)
+        dx_ND, dgain_D = run.ops.rms_backward(dy_ND, x_ND.detach(), r_N, gain_D.detach(), None)
+        return dx_ND, dgain_D, None
+
+
+class KeysValues(torch.autograd.Function):
+    """What one decoder layer makes of `EncoderEnd`'s output: k beside v, (M, 2 I)."""
+
+    @staticmethod
+    def forward(ctx, y_ND, run: Pass, k, v):
+        w, y_ND = torch.cat((k, v)).to(run.dtype), y_ND.detach()
+        ctx.save_for_backward(y_ND, w)
+        ctx.like = k.dtype
+        ctx.run = run
+        return y_ND.to(run.dtype) @ w.t()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dkv_N2I):
+        y_ND, w = ctx.saved_tensors
+        wanted = any(ctx.needs_input_grad[2:4])
+        dk, dv = (dkv_N2I.t() @ y_ND.to(w.dtype)).to(ctx.like).chunk(2) if wanted else (None, None)
+        return (dkv_N2I @ w).to(y_ND.dtype), None, dk, dv
+
+
 class ReluFeed(torch.autograd.Function):
     """wo relu(wi x). An adapter is one too."""
 

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from t5study.model.inputs import Labels
 from t5study.model.layers import Pass, add_product_
+from t5study.model.passes import wide
 
 CHUNK = 256  # rows: enough for fast products, few enough for the last chunk's logits to be near
 
@@ -49,7 +50,9 @@ class Loss(torch.autograd.Function):
         table = table_VD.detach().to(run.dtype)
         dy_MD = torch.empty_like(y_MD) if gradient else None
         # Summed up transposed, which is the faster product of the two.
-        dtable_DV = table_VD.new_zeros(table_VD.shape[::-1]) if gradient and ctx.needs_input_grad[2] else None
+        dtable_DV = None
+        if gradient and ctx.needs_input_grad[2]:
+            dtable_DV = table_VD.new_zeros(table_VD.shape[::-1], dtype=wide(table_VD.dtype))
         nats, normalisers = [], []
         for first in range(0, len(y_MD), CHUNK):
             some = slice(first, first + CHUNK)

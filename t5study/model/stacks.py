@@ -13,7 +13,16 @@ from torch import Tensor, nn
 
 from t5study.model.attention import Diagonals
 from t5study.model.inputs import Tokens
-from t5study.model.layers import CrossAttention, GatedFeed, MakeMemory, Pass, ReluFeed, SelfAttention
+from t5study.model.layers import (
+    CrossAttention,
+    EncoderEnd,
+    GatedFeed,
+    KeysValues,
+    MakeMemory,
+    Pass,
+    ReluFeed,
+    SelfAttention,
+)
 from t5study.model.shapes import BUCKETS, Shape
 
 
@@ -99,10 +108,14 @@ class DecoderLayer(Layer):
         super().__init__(shape, like)
         self.cross = Attention(shape) if cross else None
 
-    def forward(self, x_ND: Tensor, kv_M2I: Tensor | None, diagonal_HC: Tensor, run: Pass, site: str) -> Tensor:
+    def forward(
+        self, x_ND: Tensor, memory: Tensor | None, diagonal_HC: Tensor, run: Pass, site: str, late: bool = False
+    ) -> Tensor:
+        """memory: this layer's keys beside values (M, 2 I); late: the encoder's output (M, D), to make them of."""
         x_ND = self.attend(x_ND, diagonal_HC, run, site, decoder=True)
         if self.cross is not None:
             c = self.cross
+            kv_M2I = KeysValues.apply(memory, run, c.k, c.v) if late else memory
             x_ND = CrossAttention.apply(x_ND, c.norm, c.q, c.out, kv_M2I, run, f"{site}.cross", len(diagonal_HC))
         return self.think(x_ND, run, site, run.inputs.target)
 
@@ -119,11 +132,13 @@ class Encoder(nn.Module):
     def __iter__(self) -> Iterator[EncoderLayer]:
         return iter(self.layers)  # type: ignore[return-value]
 
-    def forward(self, x_ND: Tensor, run: Pass, decoder: Decoder) -> tuple[Tensor, ...]:
-        """Embedded source tokens -> for every decoder layer k and v, (N, 2 I)."""
+    def forward(self, x_ND: Tensor, run: Pass, decoder: Decoder, late: bool = False) -> tuple[Tensor, ...]:
+        """Embedded source tokens -> for every decoder layer k and v, (N, 2 I); late: what it makes them of, (N, D)."""
         diagonal_HC = Diagonals.apply(self.bias, run.inputs.source.longest, False)
         for i, layer in enumerate(self):
             x_ND = layer(x_ND, diagonal_HC, run, f"encoder.layers.{i}")
+        if late:
+            return (EncoderEnd.apply(x_ND, self.norm, run),) * len(decoder.layers)
         pairs = [w for layer in decoder if layer.cross is not None for w in (layer.cross.k, layer.cross.v)]
         return MakeMemory.apply(x_ND, self.norm, run, *pairs)
 
@@ -146,9 +161,9 @@ class Decoder(nn.Module):
     def __iter__(self) -> Iterator[DecoderLayer]:
         return iter(self.layers)  # type: ignore[return-value]
 
-    def forward(self, x_ND: Tensor, memory: tuple[Tensor, ...], run: Pass) -> Tensor:
+    def forward(self, x_ND: Tensor, memory: tuple[Tensor, ...], run: Pass, late: bool = False) -> Tensor:
         """Embedded decoder inputs -> what the final norm takes. memory: what the encoder gives, () without one."""
         diagonal_HC = Diagonals.apply(self.bias, run.inputs.target.longest, not self.two_ways)
         for i, layer in enumerate(self):
-            x_ND = layer(x_ND, memory[i] if memory else None, diagonal_HC, run, f"decoder.layers.{i}")
+            x_ND = layer(x_ND, memory[i] if memory else None, diagonal_HC, run, f"decoder.layers.{i}", late)
         return x_ND

@@ -12,6 +12,10 @@ No momentum, no weight decay. A weight whose two largest sides are both at least
 each of the two (`rows` and `columns`; v is then rows x columns / mean(rows)), so the state of a large matrix is two
 vectors. The others, the relative-bias table and every matrix of a very small model among them, keep all of v.
 
+A bfloat16 weight has 8 bits: at RMS 0.05 its neighbours are 0.0002 apart, and an update of a thousandth of its size
+would mostly round to nothing. So it is rounded at random, up as often as the remainder asks for, which is right on
+average; the draws are a function of (seed, update, name of the weight).
+
 Two ways to the same numbers. On a CPU, loops compiled by numba read a gradient twice or three times and write
 nothing in between: in torch's own operators every line above is a pass over memory. Elsewhere (a GPU, a weight of
 three sides) torch's _foreach operators, one launch for many weights, without waiting for the device.
@@ -24,7 +28,7 @@ three sides) torch's _foreach operators, one launch for many weights, without wa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +36,8 @@ import numpy as np
 import torch
 from numba import njit
 from torch import Tensor, nn
+
+from t5study.ground import seeds
 
 # Sums may be taken in any order (that is what lets them run eight lanes wide), and division by zero is IEEE's, not an
 # exception; NaN and infinity keep their meaning.
@@ -42,6 +48,7 @@ _loop = njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 # the second: runs would differ in a last digit.
 _part = njit(forceinline=True, error_model="numpy", fastmath=_FAST)
 
+_AT_ONCE = 1 << 26  # numbers whose updates torch's operators make in one go: 256 MiB
 _BLOCK = 4096  # numbers summed in float32 before they join a float64 sum
 
 
@@ -81,12 +88,13 @@ class _Looped(NamedTuple):
 class AdafactorOptimizer:
     """The state of Adafactor for some named weights, and the update."""
 
-    def __init__(self, rule: Rule, weights: Mapping[str, nn.Parameter], native: bool | None = None):
-        """native: False for torch operators throughout, to compare; by default loops where they can be used."""
-        self.rule, self.native, self.count = rule, native, 0
+    def __init__(self, rule: Rule, weights: Mapping[str, nn.Parameter], native: bool | None = None, seed: int = 0):
+        """native: False for torch operators throughout, to compare; by default loops where they can be used. seed: of
+        how bfloat16 weights are rounded."""
+        self.rule, self.native, self.seed, self.count = rule, native, seed, 0
         self.weights: dict[str, nn.Parameter] = {}
         self.state: dict[str, dict[str, Tensor]] = {}
-        self._looped: list[_Looped] = []
+        self._looped: dict[str, _Looped] = {}
         self._others: dict[int, list[str]] = {}  # by the updates that came before their first
         self.admit(weights, 0)
 
@@ -106,9 +114,8 @@ class AdafactorOptimizer:
             fits = p.device.type == "cpu" and p.dtype == torch.float32 and p.is_contiguous()
             if self.native is not False and fits and (sides is None or p.ndim == 2):
                 value = p.detach() if sides else p.detach().view(-1)
-                self._looped.append(
-                    _Looped(done, p, p.data_ptr(), value.numpy(), [s.view(-1).numpy() for s in state.values()])
-                )
+                arrays = [s.view(-1).numpy() for s in state.values()]
+                self._looped[name] = _Looped(done, p, p.data_ptr(), value.numpy(), arrays)
             else:
                 self._others.setdefault(done, []).append(name)
 
@@ -116,19 +123,44 @@ class AdafactorOptimizer:
     def step(self, rate: float) -> None:
         """One update from the gradients that are there; a weight without one stays as it is, its state too."""
         self.count += 1
-        settings = (self.rule.epsilon, rate, self.rule.clip, self.rule.smallest)
-        for done, parameter, address, value, state in self._looped:
-            if parameter.grad is None:
-                continue
-            if parameter.data_ptr() != address:
-                raise RuntimeError("a weight was given other memory after its optimiser was built")
-            grad, new = parameter.grad.contiguous().numpy(), self._new(done)
-            if len(state) == 1:
-                _whole(value, grad.reshape(-1), state[0], new, *settings)
-            else:
-                _factored(value, grad, state[0], state[1], new, *settings)
+        for name in self._looped:
+            self._step_by_loop(name, rate)
         for done, names in self._others.items():
-            self._step_by_torch(names, rate, self._new(done))
+            for some in self._grouped(names):
+                self._step_by_torch(some, rate, self._new(done))
+
+    def _grouped(self, names: Iterable[str]) -> Iterator[list[str]]:
+        """Weights a few at a time: an update in the making is as large as its weights."""
+        group: list[str] = []
+        for name in names:
+            if group and sum(self.weights[one].numel() for one in (*group, name)) > _AT_ONCE:
+                yield group
+                group = []
+            group.append(name)
+        if group:
+            yield group
+
+    @torch.no_grad()
+    def step_one(self, name: str, rate: float) -> None:
+        """One weight's part in the update that `count` says: the same bytes, whenever the weights take their turns."""
+        if name in self._looped:
+            self._step_by_loop(name, rate)
+            return
+        done = next(done for done, names in self._others.items() if name in names)
+        self._step_by_torch([name], rate, self._new(done))
+
+    def _step_by_loop(self, name: str, rate: float) -> None:
+        done, parameter, address, value, state = self._looped[name]
+        if parameter.grad is None:
+            return
+        if parameter.data_ptr() != address:
+            raise RuntimeError("a weight was given other memory after its optimiser was built")
+        grad, new = parameter.grad.contiguous().numpy(), self._new(done)
+        settings = (self.rule.epsilon, rate, self.rule.clip, self.rule.smallest)
+        if len(state) == 1:
+            _whole(value, grad.reshape(-1), state[0], new, *settings)
+        else:
+            _factored(value, grad, state[0], state[1], new, *settings)
 
     def _new(self, done: int) -> float:
         """What share of v this update's gradient makes, for weights whose first update `done` others came before."""
@@ -139,7 +171,7 @@ class AdafactorOptimizer:
         names = [name for name in some if self.weights[name].grad is not None]
         if not names:
             return
-        values = [self.weights[name].detach() for name in names]
+        values = [self.weights[name].detach().float() for name in names]  # of fp32 ones themselves
         grads = [grad.float() for name in names if (grad := self.weights[name].grad) is not None]
         updates = list(torch._foreach_mul(grads, grads))
         torch._foreach_add_(updates, self.rule.epsilon)
@@ -160,6 +192,12 @@ class AdafactorOptimizer:
         scale = -rate * weight_rms.clamp(min=self.rule.smallest) / (update_rms / self.rule.clip).clamp(min=1.0)
         torch._foreach_mul_(updates, list(scale.unbind()))
         torch._foreach_add_(values, updates)
+        for name, value in zip(names, values, strict=True):
+            weight = self.weights[name]
+            if weight.dtype == torch.bfloat16:
+                random = torch.Generator(weight.device)
+                random.manual_seed(seeds.key(self.seed, "rounding", self.count, name))
+                weight.detach().copy_(rounded(value, random))
 
     def _factored_update(self, name: str, grad: Tensor, square: Tensor, new: float) -> Tensor:
         sides = self.rule.sides(grad.shape)
@@ -184,6 +222,18 @@ class AdafactorOptimizer:
         for name, parts in self.state.items():
             for part, tensor in parts.items():
                 tensor.copy_(tensors[f"{name}/{part}"])
+
+
+def rounded(value: Tensor, random: torch.Generator) -> Tensor:
+    """float32 numbers as bfloat16, each one of its two neighbours: the further one as likely as the number is near it,
+    so that the mean over draws is the number itself. What bfloat16 has already stays; so does what is not finite.
+
+    bfloat16 is float32 without its lower 16 bits: a random number of 16 bits is added to them and they are cut off.
+    """
+    bits = value.view(torch.int32)
+    drawn = torch.randint(1 << 16, value.shape, generator=random, device=value.device, dtype=torch.int32)
+    found = ((bits + drawn) & -(1 << 16)).view(torch.float32)
+    return torch.where(found.isfinite() & value.isfinite(), found, value).to(torch.bfloat16)
 
 
 def _without(shape: torch.Size, dim: int) -> list[int]:

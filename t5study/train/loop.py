@@ -24,16 +24,19 @@ from t5study.ground.machine import Machine, use
 from t5study.ground.seeds import check_seed
 from t5study.ground.store import read_json, write_json
 from t5study.model.shapes import Shape
+from t5study.train import streamed
 from t5study.train.checkpoint import keep, steps, told_if_full
 from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, alone, claim
 from t5study.train.guard import Guard, Rewind, not_finite
-from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
+from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot, Rounded, in_bf16
 from t5study.train.parallel import ALONE, Ranks
 from t5study.train.profile import Profile
+from t5study.train.recompute import recomputed
 from t5study.train.site import Nowhere, Site
 from t5study.train.speeds import Clock, read_speeds, speed
 from t5study.train.step import gradients
 from t5study.train.stop import Stop
+from t5study.train.streamed import Streamed
 from t5study.train.summary import first_loss_warning, proportions, summary_of
 from t5study.train.tuning import AllParameters, Movement, Tuning
 
@@ -47,8 +50,8 @@ class TrainRun:
     rows, source_length, target_length: of the packed batch. data: what names the stream (objective and token digest,
     or tasks). init: "fresh", or the digest of the weights it starts from. z_loss: weight of (log Z)^2 a target token
     (T5: 1e-4). evaluate_every: steps between evaluations, 0 for one at the end. tuning: which weights move. guard: what
-    becomes of bad steps. save_every: steps between checkpoints; it changes nothing but what an interruption costs, so
-    it is no part of the fingerprint.
+    becomes of bad steps. weights: "fp32", or "bf16" for matrices that are kept so and rounded at random. save_every:
+    steps between checkpoints; it changes nothing but what an interruption costs, so it is no part of the fingerprint.
     """
 
     shape: Shape
@@ -68,6 +71,7 @@ class TrainRun:
     evaluate_every: int = 0
     tuning: Tuning = field(default=AllParameters(), metadata={"fingerprint": "if set"})
     guard: Guard = field(default=Guard(), metadata={"fingerprint": "if set"})
+    weights: str = field(default="fp32", metadata={"fingerprint": "if set"})
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -76,6 +80,10 @@ class TrainRun:
                 raise UserError(f"run: {name}: found {getattr(self, name)}; give at least {least}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"run: dropout: found {self.dropout}; give a number from 0 to below 1")
+        if self.weights not in ("fp32", "bf16"):
+            raise UserError(f"run: weights: found {self.weights!r}; give fp32 or bf16")
+        if self.weights == "bf16" and not isinstance(self.optimizer, Adafactor):
+            raise UserError("run: weights: found bf16 with AdamW, which would round to nothing; give Adafactor")
         if self.tuning.shape(self.shape) != self.shape:
             raise UserError(f"run: shape: found no adapters for {self.tuning.label}; give the shape that has them")
         if self.guard.action == "skip" and len(self.tuning.changes(self.steps)) > 1:
@@ -99,11 +107,13 @@ def train(
 ) -> dict[str, Any]:
     """Trains a model to the end of the run and returns its summary. The model holds the final weights then.
 
-    model: as the run begins, on any device. folder: made if it is not there; a run that was interrupted in it goes
-    on, one that is done only loads its weights. evaluate(step, model): called every `evaluate_every` steps and at the
-    end; its numbers become a row of evaluations.jsonl. progress: update(step, tokens=, loss=) and close(). strict: stop
-    at a damaged checkpoint rather than take the one before. profile: first and last step to profile (profile.py).
-    ranks: all of them call this with the same run, stream and folder; the first alone reads, writes, evaluates, speaks.
+    model: as the run begins, on any device. With shards it may be on the meta device: each rank makes its own rows'
+    first values, of the run's seed, and the model is filled on the first rank alone. folder: made if it is not there; a
+    run that was interrupted in it goes on, one that is done only loads its weights. evaluate(step, model): called every
+    `evaluate_every` steps and at the end; its numbers become a row of evaluations.jsonl. progress: update(step,
+    tokens=, loss=) and close(). strict: stop at a damaged checkpoint rather than take the one before. profile: first
+    and last step to profile (profile.py). ranks: all of them call this with the same run, stream and folder; the first
+    alone reads, writes, evaluates, speaks.
 
     Raises Stopped after SIGINT, SIGTERM and the like (stop.py), when everything is saved. NoRoom: a full disk.
     UserError: another run's folder, another process at work in it, no good checkpoint among those there, a loss or
@@ -113,25 +123,32 @@ def train(
         raise UserError("machine: compile: found True; the layers are compiled loops and kernels already, give False")
     use(machine)
     folder = Path(folder)
-    model.to(machine.device)
     ranks.rows(run.rows)
-    ranks.share(model.parameters())
+    check(run, machine, ranks)
+    if not (fresh := model.embedding.is_meta):
+        model.to(machine.device)
+        ranks.share(model.parameters())
     work, settings = model, run.optimizer
     if ranks.shard:
         from t5study.train import shards
 
-        if len(run.tuning.changes(run.steps)) > 1:
-            raise UserError(
-                f"machine: shard: found {run.tuning.label}, which moves more and more weights; leave it out"
-            )
-        work, settings = shards.spread(model, ranks), shards.Settings(run.optimizer, ranks)
-        model.cpu()  # until it is evaluated, or handed on
+        work, settings = shards.spread(model, ranks, machine.device, run.seed), shards.Settings(run.optimizer)
+        if not fresh:
+            model.cpu()  # until it is evaluated, or handed on
+    if run.weights == "bf16" and isinstance(settings, Adafactor):
+        in_bf16(model)
+        settings = Rounded(settings, run.seed)
+    if machine.streamed and isinstance(settings, Adafactor | Rounded):
+        settings = streamed.Settings(settings)
     movement = Movement(run.tuning, work, run.steps)
     site = Site(run, work, movement, movement.optimizer(settings, 0), folder, ranks, strict, model)
     with told_if_full(folder, site.size), ExitStack() as held:
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
         ranks.once(lambda: held.enter_context(alone(folder)))
         stop = held.enter_context(Stop())
+        held.enter_context(recomputed(work, machine.recompute, late=machine.streamed))
+        if isinstance(site.optimizer, Streamed):
+            held.callback(site.optimizer.close)
         ranks.once(lambda: claim(folder, run))
         step, position = site.resume()
         try:
@@ -146,11 +163,43 @@ def train(
             model.requires_grad_(True)  # nothing stays frozen in a model that is handed on
         with site.whole():
             pass
-        model.to(machine.device)
+        if not model.embedding.is_meta:
+            model.to(machine.device).float()
         ranks.once(lambda: keep(folder, 1, up_to=run.steps))
         if signum := ranks.most(stop.signum or 0):  # it came with nothing left to do here; whoever called has more
             raise Stopped(signum)
         return ranks.once(lambda: {**read_json(folder / SUMMARY), **speed(read_speeds(folder))})
+
+
+def check(run: TrainRun, machine: Machine, ranks: Ranks) -> None:
+    """UserError for what cannot go together."""
+    grows = len(run.tuning.changes(run.steps)) > 1
+    for found, where, what in (
+        (ranks.shard, "machine: shard", "found shards"),
+        (machine.streamed, "machine: update in backward", "found updates inside the backward pass"),
+        (run.weights == "bf16", "run: weights", "found bf16"),
+    ):
+        if found and grows:
+            raise UserError(
+                f"{where}: found {run.tuning.label}, which moves more and more weights; leave one of them out"
+            )
+        if found and not ranks.shard and ranks.world > 1:
+            raise UserError(f"{where}: {what} on {ranks.world} ranks; give one rank, or leave it out")
+        if found and ranks.shard and where != "machine: shard":
+            raise UserError(f"{where}: {what} with shards; leave one of them out")
+    if machine.streamed:
+        if not isinstance(run.optimizer, Adafactor):
+            raise UserError("machine: update in backward: found AdamW; give Adafactor, or leave it out")
+        if 0 < machine.micro_batch < run.rows:
+            raise UserError(
+                f"machine: update in backward: found micro-batches of {machine.micro_batch} of {run.rows} rows, whose "
+                "gradients are sums; leave one of them out"
+            )
+        if run.guard != Guard():
+            raise UserError(
+                "machine: update in backward: found a rule for bad steps, which looks at a gradient before the weights "
+                "move; leave one of them out"
+            )
 
 
 def _go_on(
@@ -201,6 +250,10 @@ def _go_on(
             step += 1
             if site.movement.advance(step, site.optimizer) and tells:
                 print(f"t5study: {site.told(step)}", file=sys.stderr)
+            rate = run.schedule.rate(step - 1)
+            stream_of = site.optimizer if isinstance(site.optimizer, Streamed) else None
+            if stream_of:
+                stream_of.begin(rate)
             taken = gradients(
                 model,
                 weights,
@@ -211,6 +264,7 @@ def _go_on(
                 z_loss=run.z_loss,
                 machine=machine,
                 ranks=ranks,
+                streamed=stream_of,
             )
             row: dict[str, Any] = {"step": step}
             trainable = site.movement.trainable(step)
@@ -219,7 +273,6 @@ def _go_on(
                 tokens = {"tokens": taken.tokens, "target_tokens": taken.target_tokens}
                 row |= {"skipped": note, **tokens, "trainable": trainable}
             else:
-                rate = run.schedule.rate(step - 1)
                 site.optimizer.step(rate)
                 row |= {**asdict(taken), "rate": rate, "trainable": trainable}
             if step - 1 in judge.rewound:

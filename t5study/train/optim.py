@@ -76,6 +76,26 @@ class Adafactor:
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """Adafactor for a model whose matrices are bfloat16 (`in_bf16`). seed: of the rounding."""
+
+    settings: Adafactor
+    seed: int
+
+    def build(self, model: nn.Module) -> AdafactorOptimizer:
+        s = self.settings
+        rule = Rule(s.decay, s.epsilon, s.clip, s.smallest, s.min_dim_to_factor)
+        return AdafactorOptimizer(rule, movable(model), seed=self.seed)
+
+
+def in_bf16(model: nn.Module) -> None:
+    """Makes a model's matrices bfloat16, in place; norms and bias tables, which are few numbers, stay fp32."""
+    for name, weight in model.named_parameters():
+        if weight.ndim == 2 and not name.endswith(".bias"):
+            weight.data = weight.data.to(torch.bfloat16)
+
+
+@dataclass(frozen=True)
 class AdamW:
     """Loshchilov and Hutter 2019, torch's fused kernel. No weight decay unless asked for, as T5 has none."""
 

@@ -36,12 +36,19 @@ BUCKET = 1 << 23  # numbers that are added over the ranks in one call: 32 MiB in
 
 @dataclass(frozen=True)
 class Ranks:
-    """rank: which of `world` processes this is. All of them call the same methods in the same order. shard: whether
-    each keeps only its rows of every weight (shards.py)."""
+    """rank: which of `world` processes this is. All of them call the same methods in the same order. shard: among how
+    many ranks the rows of every weight are cut (shards.py), 0 if each has all of them. Fewer than the world: those of
+    neighbouring numbers keep the whole between them, and each such group is a copy of the others."""
 
     rank: int = 0
     world: int = 1
-    shard: bool = False
+    shard: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shard and (self.shard < 2 or self.world % self.shard):
+            raise UserError(
+                f"machine: shard: found {self.shard} for {self.world} ranks; give a number from 2 that divides them"
+            )
 
     @property
     def first(self) -> bool:

@@ -4,12 +4,18 @@
 weights are put together while it is at work, forward and backward, and gradients are summed into the rank that keeps
 the rows. The model's code is the same: torch does it in hooks around modules, from outside.
 
-What is together when: each encoder layer, each decoder feed-forward, and each whole layer of a language model while it
-works; the rest (tables, a decoder's attention, whose keys and values of the source the encoder's end makes for all
-layers at once) throughout a pass. A shared encoder-decoder, whose layers work in two stacks, is together throughout.
+What is together when: each layer while it works (a decoder's makes its keys and values of the source itself), the
+tables and final norms throughout a pass. A shared encoder-decoder, whose layers work in two stacks, is together
+throughout. What a sub-layer keeps for the backward pass is joined too: recompute.py keeps it short.
+
+Hybrid: with `ranks.shard` below the world, groups of so many neighbours keep a whole model between them. Weights are
+put together within a group, gradients are summed in it and then over the groups: between hosts goes a gradient's
+share, once a step.
 
 Optimisers see the rows that are here. AdamW takes each number by itself. Adafactor needs means over whole weights:
-two calls a step add all weights' sums over the ranks.
+two calls a step add all weights' sums over the ranks of a group.
+
+A model on the meta device is never whole anywhere: each rank makes the first values of its own rows.
 """
 
 # pyright: reportPrivateImportUsage=false
@@ -17,37 +23,68 @@ two calls a step add all weights' sums over the ranks.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch import distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
+from t5study.model.initial import first_value
 from t5study.train import optim
 from t5study.train.adafactor import Rule
 from t5study.train.parallel import Ranks
+from t5study.train.recompute import layers_of
 
 
-def spread(model: Any, ranks: Ranks) -> Any:
-    """A model of the same weights, each rank with its rows of them. The one given stays as it is."""
-    spread = copy.deepcopy(model)
-    mesh = init_device_mesh(spread.embedding.device.type, (ranks.world,))
+def spread(model: Any, ranks: Ranks, device: str = "cpu", seed: int = 0) -> Any:
+    """A model of the same weights, each rank with its rows of them. The one given stays as it is.
+
+    Of a model on the meta device: one with the first values of (seed, name), on `device`.
+    """
+    spread, fresh = copy.deepcopy(model), model.embedding.is_meta
+    mesh = _mesh(device if fresh else spread.embedding.device.type, ranks)
     if spread.architecture != "shared_encoder_decoder":
-        for layer in spread.encoder if hasattr(spread, "encoder") else ():
+        spread.late = True
+        for layer in layers_of(spread):
             fully_shard(layer, mesh=mesh)
-        for layer in spread.decoder:
-            fully_shard(layer if layer.cross is None else layer.feed, mesh=mesh)
     fully_shard(spread, mesh=mesh)
+    if fresh:
+        spread.to_empty(device=device)
+        for name, weight in spread.named_parameters():
+            part = first_value(name, tuple(weight.shape), spread.shape, seed, _rows(weight))
+            here(weight).copy_(torch.from_numpy(part))
     for module in spread.modules():
         if isinstance(module, FSDPModule):  # sums, not means: the loss is divided by the whole step's labels
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
     register_fsdp_forward_method(spread, "_loss")
     return spread
+
+
+def _mesh(device: str, ranks: Ranks) -> DeviceMesh:
+    """Ranks as a line, or as copies of a line."""
+    if ranks.shard == ranks.world:
+        return init_device_mesh(device, (ranks.world,), mesh_dim_names=("shard",))
+    return init_device_mesh(device, (ranks.world // ranks.shard, ranks.shard), mesh_dim_names=("replicate", "shard"))
+
+
+def _rows(tensor: DTensor) -> slice:
+    """Which rows are here. As torch.chunk cuts: the last ranks' may be fewer, or none."""
+    line = tensor.device_mesh["shard"]
+    share = -(-tensor.shape[0] // line.size())
+    first = min(line.get_local_rank() * share, tensor.shape[0])
+    return slice(first, min(first + share, tensor.shape[0]))
+
+
+def _add(tensor: Tensor, over: DeviceMesh) -> Tensor:
+    """The sum over the ranks that keep a whole model between them, in place."""
+    dist.all_reduce(tensor, group=over.get_group("shard"))
+    return tensor
 
 
 def here(tensor: Tensor) -> Tensor:
@@ -62,12 +99,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def fill(tensor: Tensor, value: Tensor) -> None:
     """Gives a tensor, of which rows may be here, the numbers of a whole one."""
-    mine = here(tensor)
-    if isinstance(tensor, DTensor):
-        rank, world = tensor.device_mesh.get_local_rank(), tensor.device_mesh.size()
-        rows = -(-tensor.shape[0] // world)  # as torch.chunk cuts: the last may be short or empty
-        value = value[rank * rows : rank * rows + len(mine)]
-    mine.copy_(value)
+    here(tensor).copy_(value[_rows(tensor)] if isinstance(tensor, DTensor) else value)
 
 
 def gather(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
@@ -80,9 +112,11 @@ def gather(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     return found
 
 
-def norm(grads: Iterable[Tensor], ranks: Ranks) -> Tensor:
+def norm(grads: Sequence[Tensor]) -> Tensor:
     """The L2 norm of gradients of which every rank has its rows."""
-    return ranks.add(torch.stack([here(grad).double().square().sum() for grad in grads]).sum()).sqrt()
+    assert isinstance(grads[0], DTensor)
+    squares = torch.stack([here(grad).double().square().sum() for grad in grads]).sum()
+    return _add(squares, grads[0].device_mesh).sqrt()
 
 
 @dataclass(frozen=True)
@@ -90,14 +124,13 @@ class Settings:
     """An optimiser's settings, for weights of which every rank has its rows."""
 
     settings: optim.Adafactor | optim.AdamW
-    ranks: Ranks
 
     def build(self, model: nn.Module) -> optim.Optimizer:
         weights, s = optim.movable(model), self.settings
         if isinstance(s, optim.AdamW):
             return AdamWOptimizer(s, weights)
         rule = Rule(s.decay, s.epsilon, s.clip, s.smallest, s.min_dim_to_factor)
-        return AdafactorOptimizer(rule, weights, self.ranks)
+        return AdafactorOptimizer(rule, weights)
 
 
 class AdamWOptimizer:
@@ -134,15 +167,18 @@ def _cut(rows: Tensor, like: Tensor) -> Tensor:
         return rows
     shape = torch.Size((like.shape[0], *rows.shape[1:]))
     stride = torch.empty(shape, device="meta").stride()
-    return DTensor.from_local(rows, like.device_mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
+    return DTensor.from_local(rows, like.device_mesh, like.placements, run_check=False, shape=shape, stride=stride)
 
 
 class AdafactorOptimizer:
     """adafactor.py's rule for weights of which every rank has its rows. The names of its state are the same."""
 
-    def __init__(self, rule: Rule, weights: Mapping[str, nn.Parameter], ranks: Ranks):
-        self.rule, self.ranks, self.count = rule, ranks, 0
+    def __init__(self, rule: Rule, weights: Mapping[str, nn.Parameter]):
+        self.rule, self.count = rule, 0
         self.weights = dict(weights)
+        first = next(iter(self.weights.values()))
+        assert isinstance(first, DTensor)
+        self.mesh = first.device_mesh
         self.state: dict[str, dict[str, Tensor]] = {}
         for name, p in self.weights.items():
             if rule.sides(p.shape) is None:
@@ -170,7 +206,7 @@ class AdafactorOptimizer:
                 rows = here(self.state[name]["rows"])
                 rows.lerp_(square.mean(1), new)
                 sums += [rows.double().sum()[None], square.double().sum(0)]
-        added = self.ranks.add(torch.cat(sums))
+        added = _add(torch.cat(sums), self.mesh)
         at, weight_squares, updates = 0, [], []
         for name, grad in zip(names, grads, strict=True):
             state, shape = self.state[name], self.weights[name].shape
@@ -188,7 +224,7 @@ class AdafactorOptimizer:
                 square.lerp_(grad.square() + self.rule.epsilon, new)
                 updates.append(grad * square.rsqrt())
         # Second sums: of every squared update.
-        update_squares = self.ranks.add(torch.stack([update.double().square().sum() for update in updates]))
+        update_squares = _add(torch.stack([update.double().square().sum() for update in updates]), self.mesh)
         n = torch.tensor([self.weights[name].numel() for name in names], device=update_squares.device)
         weight_rms, update_rms = (torch.stack(weight_squares) / n).sqrt(), (update_squares / n).sqrt()
         scale = -rate * weight_rms.clamp(min=self.rule.smallest) / (update_rms / self.rule.clip).clamp(min=1.0)

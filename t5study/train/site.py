@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,20 +75,26 @@ class Site:
 
     @contextmanager
     def whole(self) -> Iterator[Any]:
-        """The model to evaluate: with all its weights, of a model in shards on the first rank's device."""
+        """The model to evaluate: with all its weights, of a model in shards on the first rank's device. One that was
+        given on the meta device is filled on the first rank alone."""
         if not self.ranks.shard:
-            yield self.model
+            yield copy.deepcopy(self.model).float() if self.run.weights == "bf16" else self.model
             return
         from t5study.train import shards
 
         weights = self.weights
+        if self.given.embedding.is_meta and self.ranks.first:
+            self.given.to_empty(device="cpu")
         with torch.no_grad():
             for name, weight in self.given.named_parameters():
-                weight.copy_(shards.whole(weights[name]))
+                value = shards.whole(weights[name])
+                if not weight.is_meta:
+                    weight.copy_(value)
         if self.ranks.first:
             self.given.to(self.model.embedding.device)
         yield self.given
-        self.given.cpu()
+        if not self.given.embedding.is_meta:
+            self.given.cpu()
 
     def tensors(self) -> tuple[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]:
         """Weights and optimiser's state, all of each: all ranks have to ask. The live ones, to save before the next

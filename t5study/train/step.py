@@ -23,6 +23,7 @@ from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.model.architectures import Dropout
 from t5study.train.parallel import ALONE, Ranks
+from t5study.train.streamed import Streamed
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,15 @@ def gradients(
     z_loss: float,
     machine: Machine,
     ranks: Ranks = ALONE,
+    streamed: Streamed | None = None,
 ) -> Taken:
     """Leaves the gradient of the batch's loss in every weight's `.grad`; `step` names the dropout masks.
 
     weights: all of the model's, listed once for all steps (asking a module for them costs as much as a small layer).
     On the machine's device, in its precision and in micro-batches of its size. One wait for the device, at the end.
     batch: the whole step's, of which each rank takes its rows; what it gets is the whole step's too.
+    streamed: an optimiser that moves the weights on the way; no gradient is left then, and if the loss is not finite
+    there is no backward pass.
     UserError for a batch without a target token, or one whose rows the ranks cannot share equally.
     """
     if batch.target_tokens == 0:
@@ -80,13 +84,16 @@ def gradients(
         masks = Dropout(dropout, seed, step, first_row=first) if dropout else None
         with torch.autocast(machine.device, torch.bfloat16, enabled=machine.precision == "bf16"):
             losses = model.loss_sum(inputs, dropout=masks, z_loss=z_loss)
-        (losses.total * share / labels).backward()
+        if streamed is None or bool(losses.total.isfinite()):
+            (losses.total * share / labels).backward()
         sums.append(share * torch.stack((losses.nats.double(), losses.total.detach().double())))
     grads = [p.grad for p in weights if p.grad is not None]
-    if ranks.shard:
+    if streamed is not None:
+        norm = streamed.norm()
+    elif ranks.shard:
         from t5study.train import shards
 
-        norm = shards.norm(grads, ranks)
+        norm = shards.norm(grads)
     else:
         ranks.add_all(grads)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).double()

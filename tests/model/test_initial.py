@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import tracemalloc
 
 import pytest
 import torch
 from little_models import random_pairs, rows_of
 
 from t5study.ground.errors import UserError
+from t5study.model import initial
 from t5study.model.architectures import arrange, build
 from t5study.model.shapes import Shape
 
@@ -82,3 +85,25 @@ def test_the_first_loss_is_near_a_uniform_guess() -> None:
 def test_an_architecture_that_there_is_none_of() -> None:
     with pytest.raises(UserError, match=r"architecture: found 'decoder'; did you mean encoder_decoder\?"):
         build(SHAPE, seed=0, architecture="decoder")
+
+
+@pytest.mark.parametrize("name", ["embedding", "head", "encoder.bias", "encoder.norm", "decoder.layers.0.feed.wo"])
+def test_some_rows_are_those_of_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the chunks are that they are drawn in, for any cut, an empty one too."""
+    size = (SHAPE.d_model,) if name.endswith("norm") else (32, 6) if name.endswith("bias") else (50, 7)
+    whole = initial.first_value(name, size, SHAPE, 4)
+    monkeypatch.setattr(initial, "_CHUNK", 33)
+    for cuts in ((0, size[0]), (0, 5, 5, 9, size[0])):
+        rows = [slice(*pair) for pair in itertools.pairwise(cuts)]
+        made = b"".join(initial.first_value(name, size, SHAPE, 4, some).tobytes() for some in rows)
+        assert made == whole.tobytes()
+
+
+def test_rows_of_a_large_weight_are_made_without_the_whole() -> None:
+    """A sixteenth of 8 M numbers takes 2 MiB of the 32, beside a chunk and what was drawn beyond two deviations."""
+    tracemalloc.start()
+    made = initial.first_value("decoder.layers.0.feed.wo", (8192, 1024), SHAPE, 4, slice(512, 1024))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert made.shape == (512, 1024)
+    assert most < 4 * 8192 * 1024 * 0.75

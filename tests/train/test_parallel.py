@@ -13,7 +13,7 @@ import pytest
 import torch
 from rank_runs import OPTIMIZERS, RankRuns, step_of
 from safetensors.torch import load_file
-from tiny_run import SHAPE, make
+from tiny_run import RUN, SHAPE, make
 
 from t5study.__main__ import main
 from t5study.ground.errors import UserError
@@ -59,6 +59,7 @@ def weights(folder: Path, world: int) -> list[str]:
         ("adamw", 4, 0, False),
         ("factored", 2, 1, True),
         ("adamw", 4, 0, True),
+        ("factored", 4, 0, 2),
         *(
             pytest.param(optimizer, *how, marks=pytest.mark.slow)
             for optimizer, *how in (
@@ -67,14 +68,21 @@ def weights(folder: Path, world: int) -> list[str]:
                 ("adamw", 2, 1, False),
                 ("factored", 4, 0, True),
                 ("adamw", 2, 1, True),
+                ("adamw", 4, 1, 2),
             )
         ),
     ],
 )
 def test_ranks_train_to_the_losses_of_one(
-    runs: RankRuns, alone: dict[str, Path], tmp_path: Path, optimizer: str, world: int, micro_batch: int, shard: bool
+    runs: RankRuns,
+    alone: dict[str, Path],
+    tmp_path: Path,
+    optimizer: str,
+    world: int,
+    micro_batch: int,
+    shard: bool | int,
 ):
-    """With dropout, with micro-batches on each rank, with weights whole or in shards."""
+    """With dropout, with micro-batches on each rank, with weights whole, in shards, or in two copies of two shards."""
     folder = tmp_path / "run"
     how = {"optimizer": optimizer, "micro_batch": micro_batch, "shard": shard}
     assert runs.go(world, folder, steps=STEPS, **how) == [0] * world
@@ -83,6 +91,27 @@ def test_ranks_train_to_the_losses_of_one(
     assert (found["tokens"], found["target_tokens"]) == (expected["tokens"], expected["target_tokens"])
     assert len(set(weights(folder, world))) == 1
     assert not (folder / ".lock").exists()
+
+
+def test_copies_of_shards_go_on_as_shards_whole_and_alone(runs: RankRuns, alone: dict[str, Path], tmp_path: Path):
+    """Two copies of two shards are stopped; four shards, two whole ranks and one go on, and the other way round."""
+    begun = {}
+    for name, world, shard in (("copies", 4, 2), ("one", 1, 0)):
+        begun[name] = tmp_path / name
+        assert runs.go(world, begun[name], stop_at=10, shard=shard, steps=STEPS) == [75] * world
+    for name, world, shard in (("copies", 4, 4), ("copies", 2, 0), ("copies", 1, 0), ("one", 4, 2)):
+        folder = tmp_path / f"{name} on {world} by {shard}"
+        shutil.copytree(begun[name], folder)
+        assert runs.go(world, folder, shard=shard, steps=STEPS) == [0] * world
+        np.testing.assert_allclose(losses(folder), losses(alone["adafactor"]), rtol=1e-6)
+        assert len(set(weights(folder, world))) == 1
+
+
+def test_shards_are_of_equally_many_ranks():
+    assert Ranks(0, 4, shard=2).shard == 2
+    for shard in (1, 3, 8):
+        with pytest.raises(UserError, match=f"shard: found {shard} for 4 ranks"):
+            Ranks(0, 4, shard)
 
 
 @pytest.mark.parametrize(("saved", "shard"), [(1, False), (2, False), (4, False), (2, True)])
@@ -115,6 +144,44 @@ def test_a_rank_whose_rows_have_no_targets_takes_part(
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         assert found["norm"] == pytest.approx(expected["norm"], rel=1e-5)
         assert found["grads"] == pytest.approx(expected["grads"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("world", "shard"), [(2, 2), (4, 4), (4, 2)])
+def test_fresh_weights_are_made_in_shards(runs: RankRuns, tmp_path: Path, world: int, shard: int):
+    """Byte for byte those of one device, each rank having made room for its own rows alone (at most a row more of each
+    weight than its share)."""
+    assert runs.fresh(world, tmp_path / "new", shard=shard) == [0] * world
+    model = build(SHAPE, RUN.seed)
+    whole = sum(weight.nbytes for weight in model.parameters())
+    parts = [load_file(tmp_path / f"new.{rank}") for rank in range(world)]
+    for name, weight in model.named_parameters():
+        for first in range(0, world, shard):
+            made = torch.cat([part[name] for part in parts[first : first + shard]])
+            assert made.numpy().tobytes() == weight.detach().numpy().tobytes()
+    row = sum(weight[0].nbytes for weight in model.parameters())
+    for rank in range(world):
+        room = json.loads((tmp_path / f"new.{rank}.json").read_text())
+        assert sum(part.nbytes for part in parts[rank].values()) <= room <= whole / shard + row
+
+
+def test_a_run_of_weights_that_nobody_had_is_the_run(runs: RankRuns, alone: dict[str, Path], tmp_path: Path):
+    """Evaluated, saved, stopped and taken up by one rank; the model is in the end on the first rank alone."""
+    how = {"fresh": True, "shard": True, "steps": STEPS}
+    assert runs.go(2, tmp_path / "run", stop_at=10, **how) == [75, 75]
+    assert runs.go(2, tmp_path / "run", **how) == [0, 0]
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone["adafactor"]), rtol=1e-6)
+    found, expected = (read_journal(one / "evaluations.jsonl") for one in (tmp_path / "run", alone["adafactor"]))
+    assert [row["sum"] for row in found] == pytest.approx([row["sum"] for row in expected], rel=1e-6)
+    assert runs.go(2, tmp_path / "whole", shard=True, steps=STEPS) == [0, 0]
+    first, second = weights(tmp_path / "run", 2)
+    assert first == weights(tmp_path / "whole", 2)[0] != second
+
+
+@pytest.mark.parametrize(("world", "shard"), [(2, 2), (4, 2)])
+def test_layers_are_run_again_on_ranks(runs: RankRuns, alone: dict[str, Path], tmp_path: Path, world: int, shard: int):
+    how = {"optimizer": "adamw", "shard": shard, "recompute": True, "micro_batch": 1, "steps": STEPS}
+    assert runs.go(world, tmp_path / "run", **how) == [0] * world
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone["adamw"]), rtol=1e-6)
 
 
 def test_what_the_first_rank_finds_wrong_ends_all(runs: RankRuns, alone: dict[str, Path], tmp_path: Path):
