@@ -23,12 +23,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import faults
 import numpy as np
 import torch
 import xxhash
-from tiny_run import RUN, SHAPE, Watched, evaluate, make
+from tiny_run import RUN, SHAPE, Watched, evaluate, make, read
 
-from t5study.ground.errors import Stopped, UserError
+from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.model.architectures import build
@@ -38,7 +39,6 @@ from t5study.train.loop import train
 from t5study.train.optim import Adafactor, AdamW, Constant
 from t5study.train.parallel import Ranks, joined
 from t5study.train.step import gradients
-from t5study.train.tuning import parse
 
 OPTIMIZERS = {
     "adafactor": (Adafactor(), Constant(0.02)),
@@ -63,7 +63,8 @@ class RankRuns:
         self.server.communicate("")
 
     def go(self, world: int, folder: Path, **how: Any) -> list[int]:
-        """how: stop_at, optimizer (a name), micro_batch, shard, tuning (as typed), and changed fields of the run."""
+        """how: stop_at, optimizer (a name), micro_batch, shard, async_save, wrong (faults.py), and changed fields
+        of the run."""
         return self._ask(world, "run", str(folder), how)
 
     def gradients(self, world: int, file: Path, **how: Any) -> list[int]:
@@ -148,9 +149,9 @@ def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
                 _run(ranks, path, **how)
     except Stopped as stopped:
         return stopped.code
-    except UserError as error:
+    except (UserError, Lost) as error:
         os.write(2, f"{error}\n".encode())
-        return 2
+        return 74 if isinstance(error, NoRoom) else 75 if isinstance(error, Lost) else 2
     except BaseException:
         traceback.print_exc()
         return 1
@@ -164,12 +165,13 @@ def _run(
     optimizer: str = "adafactor",
     micro_batch: int = 0,
     shard: bool = False,
-    tuning: str = "all",
+    async_save: bool = False,
+    wrong: dict[str, Any] | None = None,
     **changes: Any,
 ) -> None:
     """Each rank leaves the digest of its weights beside the folder."""
     settings, schedule = OPTIMIZERS[optimizer]
-    run = replace(RUN, optimizer=settings, schedule=schedule, tuning=parse(tuning), **changes)
+    run = replace(RUN, optimizer=settings, schedule=schedule, **read(changes))
     model, stream = make(run)
     if not ranks.first:
         with torch.no_grad():  # what another rank has at first does not matter
@@ -177,7 +179,18 @@ def _run(
     progress = Watched({stop_at: lambda: os.kill(os.getpid(), signal.SIGTERM)})
     ranks = replace(ranks, shard=shard and ranks.world > 1)
     machine = Machine(micro_batch=micro_batch, shard=shard)
-    train(run, model, stream, folder, machine, evaluate=evaluate, progress=progress, ranks=ranks)
+    with faults.injected(folder, wrong or {}, ranks.rank):
+        train(
+            run,
+            model,
+            stream,
+            folder,
+            machine,
+            evaluate=evaluate,
+            progress=progress,
+            ranks=ranks,
+            async_save=async_save,
+        )
     digest = xxhash.xxh3_128()
     for weight in model.parameters():
         digest.update(weight.detach().numpy().tobytes())
@@ -185,4 +198,6 @@ def _run(
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:  # by torchrun: FOLDER, and `how` of RankRuns.go as JSON
+        sys.exit(_rank(int(os.environ["RANK"]), "run", Path(sys.argv[1]), json.loads(sys.argv[2])))
     serve()

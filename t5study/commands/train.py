@@ -116,7 +116,7 @@ def carry_out(
     with joined(machine) as ranks:
         ranks.once(lambda: _check_folder(out))
         model = build()
-        how = {"strict": args.strict, "profile": args.profile}
+        how = {"strict": args.strict, "profile": args.profile, "async_save": args.async_save}
         summary = train(run, model, stream, out, machine, label=label, evaluate=evaluate, ranks=ranks, **how)
     if not ranks.first:
         return
@@ -156,6 +156,7 @@ WHERE = (
     "shard",
     "strict",
     "profile",
+    "async_save",
 )
 
 
