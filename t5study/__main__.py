@@ -2,7 +2,8 @@
 
 Heavy imports stay inside the commands (t5study/commands), so that `t5study --help` answers at once. Whatever a
 user can cause ends in one line on standard error and exit code 2; Ctrl-C saves and exits 130, a scheduler's signal
-saves and exits 75 so that it runs the command again; a full disk exits 74.
+saves and exits 75 so that it runs the command again, as a rank does whose fellow died; a full disk
+exits 74.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, NoReturn
 
 from t5study.commands.flags import Parser, Real, Whole
 from t5study.commands.tree import build_parser
-from t5study.ground.errors import NoRoom, Stopped, UserError
+from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 
 EXIT_USER, EXIT_IO, EXIT_INTERRUPT = 2, 74, 130
 LARGEST_CONFIG = 1 << 20
@@ -134,14 +135,14 @@ def _checked(path: Path, name: str, value: Any, action: argparse.Action) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command. Returns the exit code: 0, 2 for a user's mistake, 74 where nothing can be written, 75 after
-    SIGTERM and the like, 130 after Ctrl-C."""
+    SIGTERM and the like or where another rank is gone, 130 after Ctrl-C."""
     _streams()
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         return _told(f"error: {error}", EXIT_IO if isinstance(error, NoRoom) else EXIT_USER)
-    except Stopped as stopped:
-        return _told(str(stopped), stopped.code)
+    except (Stopped, Lost) as ended:
+        return _told(str(ended), ended.code)
     except KeyboardInterrupt:
         return _told("interrupted; run the same command again to go on", EXIT_INTERRUPT)
     except BrokenPipeError:

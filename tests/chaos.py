@@ -236,6 +236,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     args = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and runs leave ignored signals so
     found = run(args.share, args.seed, args.sets)
     print(table(found), end="")
     return int(any(good < of for good, of, _ in found.values()))

@@ -23,14 +23,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import faults
 import numpy as np
 import torch
 import xxhash
 from live_bytes import Allocated
 from safetensors.torch import save_file
-from tiny_run import RUN, SHAPE, Watched, evaluate, make
+from tiny_run import RUN, SHAPE, Watched, evaluate, make, read
 
-from t5study.ground.errors import Stopped, UserError
+from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.model.architectures import build
@@ -66,7 +67,7 @@ class RankRuns:
 
     def go(self, world: int, folder: Path, **how: Any) -> list[int]:
         """how: stop_at, optimizer (a name), micro_batch, shard (true: among all ranks), recompute, fresh (the model is
-        given on the meta device), tuning (as typed), and changed fields of the run."""
+        given on the meta device), tuning (as typed), async_save, wrong (faults.py), and changed fields of the run."""
         return self._ask(world, "run", str(folder), how)
 
     def gradients(self, world: int, file: Path, **how: Any) -> list[int]:
@@ -168,9 +169,9 @@ def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
                 _run(ranks, path, **how)
     except Stopped as stopped:
         return stopped.code
-    except UserError as error:
+    except (UserError, Lost) as error:
         os.write(2, f"{error}\n".encode())
-        return 2
+        return 74 if isinstance(error, NoRoom) else 75 if isinstance(error, Lost) else 2
     except BaseException:
         traceback.print_exc()
         return 1
@@ -187,11 +188,13 @@ def _run(
     recompute: bool = False,
     fresh: bool = False,
     tuning: str = "all",
+    async_save: bool = False,
+    wrong: dict[str, Any] | None = None,
     **changes: Any,
 ) -> None:
     """Each rank leaves the digest of its weights beside the folder."""
     settings, schedule = OPTIMIZERS[optimizer]
-    run = replace(RUN, optimizer=settings, schedule=schedule, tuning=parse(tuning), **changes)
+    run = replace(RUN, optimizer=settings, schedule=schedule, tuning=parse(tuning), **read(changes))
     ranks = replace(ranks, shard=_shard(shard, ranks))
     model, stream = make(run)
     if fresh:
@@ -202,7 +205,18 @@ def _run(
             model.embedding.zero_()
     progress = Watched({stop_at: lambda: os.kill(os.getpid(), signal.SIGTERM)})
     machine = Machine(micro_batch=micro_batch, recompute=recompute)
-    train(run, model, stream, folder, machine, evaluate=evaluate, progress=progress, ranks=ranks)
+    with faults.injected(folder, wrong or {}, ranks.rank):
+        train(
+            run,
+            model,
+            stream,
+            folder,
+            machine,
+            evaluate=evaluate,
+            progress=progress,
+            ranks=ranks,
+            async_save=async_save,
+        )
     digest = xxhash.xxh3_128()
     for weight in model.parameters():
         if not weight.is_meta:
@@ -216,4 +230,6 @@ def _shard(asked: bool | int, ranks: Ranks) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:  # by torchrun: FOLDER, and `how` of RankRuns.go as JSON
+        sys.exit(_rank(int(os.environ["RANK"]), "run", Path(sys.argv[1]), json.loads(sys.argv[2])))
     serve()

@@ -19,17 +19,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import faults
 import numpy as np
 
 from t5study.feed.sources import DocumentSource
 from t5study.feed.stream import Stream
-from t5study.ground.errors import Stopped, UserError
+from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Ids
 from t5study.ground.seeds import stream as random_stream
 from t5study.model import architectures
 from t5study.model.shapes import Shape
 from t5study.objectives import SpanCorruption
+from t5study.train.guard import Guard
 from t5study.train.loop import TrainRun, train
 from t5study.train.optim import Adafactor, Constant
 from t5study.train.tuning import parse
@@ -105,9 +107,10 @@ class Watched:
         self.closed += 1
 
 
-def go(folder: Path, run: TrainRun = RUN, machine: Machine | None = None) -> dict[str, Any]:
+def go(folder: Path, run: TrainRun = RUN, machine: Machine | None = None, **how: Any) -> dict[str, Any]:
+    """how: of train()."""
     model, stream = make(run)
-    return train(run, model, stream, folder, machine or Machine(), evaluate=evaluate, progress=Quiet())
+    return train(run, model, stream, folder, machine or Machine(), evaluate=evaluate, progress=Quiet(), **how)
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
@@ -152,7 +155,8 @@ class Runs:
         return int(self.server.stdout.readline())
 
     def start(self, folder: Path, **changes: Any) -> int:
-        """Starts the run in a folder, with some fields of it changed; returns the process's id."""
+        """Starts the run in a folder, with some fields of it changed, or with faults (faults.py); returns the
+        process's id."""
         assert self.server.stdin is not None
         self.server.stdin.write(json.dumps([str(folder), changes]) + "\n")
         return self._said()
@@ -179,18 +183,25 @@ def serve() -> None:
         print(os.waitpid(pid, 0)[1], flush=True)
 
 
+def read(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changed fields of a run, from JSON. guard: [action, spike, back]."""
+    types = {"tuning": parse, "guard": lambda value: Guard(*value)}
+    return {name: types[name](value) if name in types else value for name, value in changes.items()}
+
+
 def _child(folder: Path, changes: dict[str, Any]) -> int:
     folder.mkdir(exist_ok=True)
     os.dup2(os.open(folder / "err.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        changed = {name: parse(value) if name == "tuning" else value for name, value in changes.items()}
-        go(folder, replace(RUN, **changed))
+        how = {"async_save": changes.pop("async_save", False)}
+        with faults.injected(folder, changes.pop("faults", {})):
+            go(folder, replace(RUN, **read(changes)), **how)
     except Stopped as stopped:
         return stopped.code
-    except UserError as error:
+    except (UserError, Lost) as error:
         os.write(2, f"{error}\n".encode())
-        return 2
+        return 74 if isinstance(error, NoRoom) else 75 if isinstance(error, Lost) else 2
     except KeyboardInterrupt:
         return 130
     return 0

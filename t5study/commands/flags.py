@@ -228,6 +228,11 @@ def training(parser: Parser, *, steps: int, rate: str, source_length: int | None
     parser.add_argument("--seed", type=Whole(0, 2**62), default=0, help="of weights, order, noise and dropout")
     parser.add_argument("--save-every", type=Whole(1), default=100, help="steps between checkpoints")
     parser.add_argument(
+        "--async-save",
+        action="store_true",
+        help="write checkpoints while steps go on; takes memory for one more copy of weights and optimiser state",
+    )
+    parser.add_argument(
         "--bad-step",
         choices=["stop", "skip", "rewind"],
         help="what to do about a loss or gradient that is NaN or Inf, or a spike: stop (default), skip its examples, "

@@ -127,7 +127,7 @@ def carry_out(
     with joined(machine) as ranks:
         ranks.once(lambda: _check_folder(out))
         model = build()
-        how = {"strict": args.strict, "profile": args.profile}
+        how = {"strict": args.strict, "profile": args.profile, "async_save": args.async_save}
         summary = train(run, model, stream, out, machine, label=label, evaluate=evaluate, ranks=ranks, **how)
     if not ranks.first:
         return
@@ -169,6 +169,7 @@ WHERE = (
     "update_in_backward",
     "strict",
     "profile",
+    "async_save",
 )
 
 

@@ -19,8 +19,11 @@ import numpy as np
 from t5study.feed.mixing import Mixture
 from t5study.feed.packing import pack
 from t5study.feed.sources import Source
-from t5study.ground.errors import UserError
+from t5study.ground.errors import Lost, UserError
 from t5study.ground.pairs import Batch, Pairs
+
+PATIENCE_S = 120.0  # that a batch may take; a core makes one in milliseconds, its first (compiled loops) in seconds
+_TURNS = 20
 
 
 class Stream:
@@ -65,8 +68,9 @@ class Stream:
     def prefetch(self, position: int, depth: int = 2) -> Iterator[tuple[Batch, int]]:
         """batch(position), and so on for ever, computed up to `depth` ahead in a thread.
 
-        An error in the thread comes out here, at the batch it belongs to. The thread starts at the first `next` and
-        ends when this iterator is closed, dropped or interrupted; it never keeps a process alive.
+        An error in the thread comes out here, at the batch it belongs to. Lost, if the thread has ended without one, or
+        no batch comes in PATIENCE_S. The thread starts at the first `next` and ends when this iterator is closed,
+        dropped or interrupted; it never keeps a process alive.
         """
         if depth < 1:
             raise ValueError(f"a depth of {depth}")
@@ -76,17 +80,43 @@ class Stream:
             target=_work_ahead, args=(self, position, ready, room, stop), name="prefetch", daemon=True
         )
         worker.start()
+        stuck = False
         try:
             while True:
-                found = ready.get()
+                found = _next(ready, worker, position)
                 room.release()
                 if isinstance(found, BaseException):
+                    found.add_note(f"in the batch that begins at example {position:,}")
                     raise found
+                position = found[1]
                 yield found
+        except Lost:
+            stuck = True
+            raise
         finally:
             stop.set()
             room.release()  # in case it waits for room
-            worker.join()
+            if not stuck:
+                worker.join()
+
+
+def _next(
+    ready: queue.SimpleQueue[tuple[Batch, int] | BaseException], worker: threading.Thread, position: int
+) -> tuple[Batch, int] | BaseException:
+    """What the thread puts out next. Waits in short turns: a process that was suspended has lost one, not all."""
+    for _ in range(_TURNS):
+        try:
+            return ready.get(timeout=PATIENCE_S / _TURNS)
+        except queue.Empty:
+            if not worker.is_alive() and ready.empty():
+                raise Lost(
+                    f"stream: the thread that makes batches ended before the one from example {position:,}; run the "
+                    "same command again to go on"
+                ) from None
+    raise Lost(
+        f"stream: no batch from example {position:,} on in {PATIENCE_S:,.0f} s; see whether the data's disk answers, "
+        "then run the same command again to go on"
+    )
 
 
 def _work_ahead(

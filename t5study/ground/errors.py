@@ -22,6 +22,13 @@ class Missing(UserError):
     """What was asked for is not there at all: nothing damaged, nothing mistaken."""
 
 
+class Lost(Exception):
+    """Another rank, or the thread that makes batches, has died or no longer answers. Nothing is mistaken and no step
+    is lost but those since the last checkpoint: exits with 75 as after a scheduler's signal, to be run again."""
+
+    code = 75
+
+
 class Stopped(Exception):
     """A run was asked to stop (Ctrl-C, or a scheduler's signal) and has saved what it had.
 

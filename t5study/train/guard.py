@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from t5study.ground.errors import UserError
+from t5study.train.parallel import ALONE, Ranks
 from t5study.train.step import Taken
 
 ACTIONS = ("stop", "skip", "rewind")
@@ -120,16 +121,25 @@ class Judge:
         return self
 
     def decide(
-        self, step: int, found: str, weight: str | None, examples: tuple[int, int], tells: bool = True
+        self,
+        step: int,
+        found: str,
+        weight: str | None,
+        examples: tuple[int, int],
+        ranks: Sequence[int] = (),
+        tells: bool = True,
     ) -> dict[str, Any]:
         """What to note of a bad step that is left out; told on stderr if this process `tells`. weight: the first whose
-        gradient is not finite. examples: first and end of what it was made of, as numbers in the stream.
+        gradient is not finite. examples: first and end of what it was made of, as numbers in the stream. ranks: those
+        of several that it was found on, if it is known.
 
         UserError to stop. Rewind to go back.
         """
         note = {"step": step, "found": found, "weight": weight, "examples": list(examples)}
         first, last = examples[0], examples[1] - 1
         where = f" (first in {weight})" if weight else ""
+        if ranks:
+            where += f" on rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
         told = f"step {step}: found {found}{where} in examples {first:,} to {last:,}"
         to = (step - 1) // self.guard.back * self.guard.back if self.guard.back else 0
         times = 1 + (len(self.rewound.get(to, ())) if self.guard.back else self.skipped)
@@ -153,7 +163,11 @@ class Judge:
         raise Rewind(to, examples[1])
 
 
-def not_finite(model: nn.Module) -> str | None:
-    """The first weight whose gradient is not finite, by name."""
-    weights = model.named_parameters()
-    return next((name for name, p in weights if p.grad is not None and not torch.isfinite(p.grad).all()), None)
+def not_finite(model: nn.Module, ranks: Ranks = ALONE) -> str | None:
+    """The first weight whose gradient is not finite, by name: on all ranks, of all their rows. All have to ask."""
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    names = list(grads)
+    here = [grad.to_local() if ranks.shard else grad for grad in grads.values()]  # type: ignore[union-attr]
+    mine = next((i for i, grad in enumerate(here) if not torch.isfinite(grad).all()), len(names))
+    first = len(names) - ranks.most(len(names) - mine)
+    return names[first] if first < len(names) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot, R
 from t5study.train.parallel import ALONE, Ranks
 from t5study.train.profile import Profile
 from t5study.train.recompute import recomputed
+from t5study.train.saver import Saver
 from t5study.train.site import Nowhere, Site
 from t5study.train.speeds import Clock, read_speeds, speed
 from t5study.train.step import gradients
@@ -104,6 +105,7 @@ def train(
     *,
     strict: bool = False,
     profile: tuple[int, int] | None = None,
+    async_save: bool = False,
 ) -> dict[str, Any]:
     """Trains a model to the end of the run and returns its summary. The model holds the final weights then.
 
@@ -112,8 +114,9 @@ def train(
     run that was interrupted in it goes on, one that is done only loads its weights. evaluate(step, model): called every
     `evaluate_every` steps and at the end; its numbers become a row of evaluations.jsonl. progress: update(step,
     tokens=, loss=) and close(). strict: stop at a damaged checkpoint rather than take the one before. profile: first
-    and last step to profile (profile.py). ranks: all of them call this with the same run, stream and folder; the first
-    alone reads, writes, evaluates, speaks.
+    and last step to profile (profile.py). async_save: write checkpoints while steps go on
+    (saver.py). ranks: all of them call this with the same run, stream and folder; the first alone reads, writes,
+    evaluates, speaks.
 
     Raises Stopped after SIGINT, SIGTERM and the like (stop.py), when everything is saved. NoRoom: a full disk.
     UserError: another run's folder, another process at work in it, no good checkpoint among those there, a loss or
@@ -154,7 +157,7 @@ def train(
         try:
             while not ranks.once((folder / SUMMARY).exists):
                 try:
-                    _go_on(site, stream, machine, step, position, label, evaluate, progress, stop, profile)
+                    _go_on(site, stream, machine, step, position, label, evaluate, progress, stop, profile, async_save)
                 except Rewind as rewind:
                     step, position = site.rewind(rewind)
                     continue
@@ -213,6 +216,7 @@ def _go_on(
     progress: Any,
     stop: Stop,
     profile: tuple[int, int] | None,
+    async_save: bool,
 ) -> None:
     """From `step` steps done to the last one. Raises Stopped between two steps, after saving, and Rewind."""
     run, model, folder, ranks, judge = site.run, site.model, site.folder, site.ranks, site.judge
@@ -228,6 +232,7 @@ def _go_on(
             (progress or Progress(run.steps, label or folder.name, start=step)) if ranks.first else Nowhere()
         ) as shown,
         closing(stream.prefetch(position)) as batches,  # type: ignore[type-var]
+        Saver(site, journal, evaluations, asynchronous=async_save) as saver,
     ):
         if run.guard.back and step == 0:
             tensors = site.tensors()
@@ -269,30 +274,31 @@ def _go_on(
             row: dict[str, Any] = {"step": step}
             trainable = site.movement.trainable(step)
             if found := run.guard.found(taken, judge.losses):  # before the optimiser has seen it
-                note = judge.decide(step, found, not_finite(model), (begin, position), tells=ranks.first)
+                note = judge.decide(
+                    step, found, not_finite(model, ranks), (begin, position), taken.culprits, tells=ranks.first
+                )
                 tokens = {"tokens": taken.tokens, "target_tokens": taken.target_tokens}
                 row |= {"skipped": note, **tokens, "trainable": trainable}
             else:
                 site.optimizer.step(rate)
-                row |= {**asdict(taken), "rate": rate, "trainable": trainable}
+                row |= {**taken.row, "rate": rate, "trainable": trainable}
             if step - 1 in judge.rewound:
                 row["rewound"] = judge.rewound[step - 1]
             if (step % _EXAMPLES_EVERY == 0 or step == run.steps) and (examples := stream.taken(position)):
                 row["examples"] = examples
-            journal.append(row)
+            with saver.writing():
+                journal.append(row)
+                clock.stop(step, taken.tokens)
             judge.saw(row)
-            clock.stop(step, taken.tokens)
             profiled.after(step)
 
             shown.update(step, tokens=taken.tokens, loss=None if found else taken.loss)
             if step == 1 and ranks.first and (warning := first_loss_warning(run, taken.loss)):
                 print(f"t5study: warning: {warning}", file=sys.stderr)
-            signum = ranks.most(stop.signum or 0)  # of any rank: all stop at this step, or none
+            signum = ranks.most(saver.failed or stop.signum or 0)  # of any rank: all stop at this step, or none
             if site.saves(step) or signum:
-                journal.sync()
-                evaluations.sync()
-                tensors = site.tensors()
-                ranks.once(lambda at=(step, position, tensors): site.save(*at))
+                saver.save(step, position)
                 clock.write(step)
             if signum:
+                ranks.once(saver.wait)
                 raise Stopped(signum)

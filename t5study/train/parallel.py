@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from t5study.ground.errors import Stopped, UserError
+from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 from t5study.ground.machine import Machine, rank_here
 
 # Others wait this long for the first rank while it evaluates or writes. A rank that dies is noticed at once all the
@@ -111,7 +111,7 @@ class Ranks:
     def once(self, do: Callable[[], Any]) -> Any:
         """Lets the first rank do something; all get what it returns, which has to be JSON.
 
-        If it fails, all fail: its own error there, a UserError of the same words elsewhere (Stopped as itself).
+        If it fails, all fail: its own error there, elsewhere one of the same words and exit code.
         """
         if self.world == 1:
             return do()
@@ -123,7 +123,7 @@ class Ranks:
             self._told(json.dumps({"stopped": stopped.signum}))
             raise
         except Exception as error:
-            self._told(json.dumps({"error": str(error) or type(error).__name__}))
+            self._told(json.dumps(_cause(error)))
             raise
         return _answer(self._told(json.dumps({"value": found})))
 
@@ -141,12 +141,22 @@ class Ranks:
 ALONE = Ranks()
 
 
+def _cause(error: Exception) -> dict[str, Any]:
+    """An error as JSON, from which _answer makes one that ends a process in the same way."""
+    if isinstance(error, OSError) and error.errno is not None:
+        name = None if error.filename is None else os.fspath(error.filename)
+        return {"system": [error.errno, error.strerror, name]}
+    return {"error": str(error) or type(error).__name__, "no room": isinstance(error, NoRoom)}
+
+
 def _answer(text: str) -> Any:
     found = json.loads(text)
     if "stopped" in found:
         raise Stopped(found["stopped"])
+    if "system" in found:
+        raise OSError(*found["system"])
     if "error" in found:
-        raise UserError(found["error"])
+        raise (NoRoom if found["no room"] else UserError)(found["error"])
     return found["value"]
 
 
@@ -176,5 +186,11 @@ def joined(machine: Machine) -> Iterator[Ranks]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if machine.device == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(rank, world, machine.shard)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        # Its connections closed, or it does not answer: there is no going on without it.
+        told = " ".join(str(error).split())[-200:]
+        raise Lost(f"rank {rank}: another rank is gone ({told}); run the same command again to go on") from None
     finally:
         dist.destroy_process_group()

@@ -106,13 +106,25 @@ class Site:
 
         return shards.gather(weights, self.ranks), shards.gather(state, self.ranks)
 
-    def save(self, step: int, position: int, tensors: tuple[Mapping[str, Any], Mapping[str, Any]]) -> None:
+    def journal_sizes(self) -> dict[str, int]:
+        """How much of each journal belongs to the step at hand, in bytes."""
+        return {name: (self.folder / name).stat().st_size for name in (JOURNAL, EVALUATIONS)}
+
+    def save(
+        self,
+        step: int,
+        position: int,
+        tensors: tuple[Mapping[str, Any], Mapping[str, Any]],
+        sizes: Mapping[str, int] | None = None,
+    ) -> None:
+        """Writes a checkpoint. sizes: of the journals at that step, if they may have grown since."""
+        sizes = sizes or self.journal_sizes()
         checkpoint = Checkpoint(
             step,
             position,
             fingerprint(self.run),
             *tensors,
-            {name: Prefix.of(self.folder / name) for name in (JOURNAL, EVALUATIONS)},
+            {name: Prefix.of(self.folder / name, size) for name, size in sizes.items()},
         )
         save(self.folder, checkpoint, self.run, spare=self.anchor(step))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
@@ -29,13 +29,20 @@ from t5study.train.streamed import Streamed
 @dataclass(frozen=True)
 class Taken:
     """A step before the weights move. loss: nats a label. z: the z-loss a label. grad_norm: L2 norm of the whole
-    gradient. tokens: source and target tokens that are not padding."""
+    gradient. tokens: source and target tokens that are not padding. culprits: of several ranks, those whose own part of
+    the loss or gradient is not finite (of weights in shards, of the loss)."""
 
     loss: float
     z: float
     tokens: int
     target_tokens: int
     grad_norm: float
+    culprits: tuple[int, ...] = ()
+
+    @property
+    def row(self) -> dict[str, float | int]:
+        """What the journal has of it: the same on any number of ranks."""
+        return {name: getattr(self, name) for name in ("loss", "z", "tokens", "target_tokens", "grad_norm")}
 
     @property
     def finite(self) -> bool:
@@ -88,6 +95,8 @@ def gradients(
             (losses.total * share / labels).backward()
         sums.append(share * torch.stack((losses.nats.double(), losses.total.detach().double())))
     grads = [p.grad for p in weights if p.grad is not None]
+    own = torch.stack(sums).sum(0)
+    told = _not_finite_here(own, grads, ranks)
     if streamed is not None:
         norm = streamed.norm()
     elif ranks.shard:
@@ -97,8 +106,19 @@ def gradients(
     else:
         ranks.add_all(grads)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).double()
-    nats, total, grad_norm = torch.cat((ranks.add(torch.stack(sums).sum(0)), norm[None])).tolist()
-    return Taken(nats / labels, (total - nats) / labels, batch.tokens, batch.target_tokens, grad_norm)
+    nats, total, *bad, grad_norm = torch.cat((ranks.add(torch.cat((own, told))), norm[None])).tolist()
+    culprits = tuple(rank for rank, found in enumerate(bad) if found)
+    return Taken(nats / labels, (total - nats) / labels, batch.tokens, batch.target_tokens, grad_norm, culprits)
+
+
+def _not_finite_here(sums: Tensor, grads: list[Tensor], ranks: Ranks) -> Tensor:
+    """A number a rank: 1 at this one's place if its own sums or gradients are not finite. Empty for one rank alone."""
+    told = sums.new_zeros(ranks.world if ranks.world > 1 else 0)
+    if ranks.world > 1:
+        # Before they are added to the others'; FSDP2 has added them already.
+        norms = [] if ranks.shard else torch._foreach_norm(grads)
+        told[ranks.rank] = ~torch.isfinite(torch.stack((sums.sum(), *(norm.double() for norm in norms)))).all()
+    return told
 
 
 def _labelled(batch: Batch) -> Batch:
