@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     tokens.add_argument("--vocab", type=folder, required=True, help="SentencePiece .model, or: bytes")
     tokens.add_argument("--max-tokens", type=amount, help="stop after this many tokens: 1000000, 2^29")
     tokens.add_argument("--trained", type=amount, help="say how often this many tokens of training go through them")
-    tokens.add_argument("--workers", type=Whole(1, 1024), default=1, help="processes that encode")
+    tokens.add_argument("--workers", type=Whole(1, 1024), default=1, help="processes that encode (1: a thread a core)")
     tokens.add_argument("--out", type=folder, required=True, help="folder to write; must not exist")
     inspect = leaf(
         corpus,

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -24,6 +24,7 @@ import numpy as np
 import xxhash
 
 from t5study.ground.errors import UserError
+from t5study.ground.machine import cores
 from t5study.ground.store import read_json, read_manifest, verify, whole_folder, write_json, write_manifest
 from t5study.vocab import BYTES, AnyVocab, ByteVocab, Vocab
 
@@ -42,15 +43,16 @@ def write_tokens(
     vocab: AnyVocab,
     out: Path,
     max_tokens: int | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     workers: int = 1,
 ) -> dict[str, Any]:
     """Writes a token folder, whole or not at all; returns its counts. See `write_tokens_into`.
+    threads: None for one a core.
 
     The manifest has a digest of every 64 MiB of tokens.npy as well ("sections"), so that a copy is mended in parts.
     """
     with whole_folder(Path(out)) as work:
-        counts = write_tokens_into(documents, vocab, work, max_tokens, threads, workers)
+        counts = write_tokens_into(documents, vocab, work, max_tokens, threads or cores(), workers)
         write_manifest(work, parents=[vocab.digest], sections=_sections(work / "tokens.npy"))
     return counts
 
@@ -70,7 +72,8 @@ def write_tokens_into(
     workers: int = 1,
 ) -> dict[str, Any]:
     """Fills a folder with tokens.npy, offsets.npy and tokens.json, for a builder that writes the manifest itself.
-    workers: processes that encode side by side; they change no byte.
+    threads: of this process, where it encodes itself. workers: processes that encode side by side. No byte depends on
+    either.
 
     Documents stay in their order. One that gives no token is left out and counted. `max_tokens` is kept to the
     token: the document that crosses it is cut, and no further one is asked for. UserError if nothing remains.
@@ -81,7 +84,13 @@ def write_tokens_into(
     empty = cut = total = 0
     with _Column(work / "tokens.npy", dtype) as tokens, _Column(work / "offsets.npy", np.dtype("<i8")) as offsets:
         offsets.append(np.zeros(1, np.int64))
-        for ids_N in _encoded(documents, vocab, threads) if workers == 1 else in_processes(documents, vocab, workers):
+        if workers > 1:
+            encoded = in_processes(documents, vocab, workers)
+        elif threads > 1 and max_tokens is None:
+            encoded = _in_threads(documents, vocab, threads)
+        else:  # reads no batch ahead, so that none is asked for that a budget has no room for
+            encoded = _encoded(documents, vocab, threads)
+        for ids_N in encoded:
             if max_tokens is not None and total + len(ids_N) > max_tokens:
                 ids_N, cut = ids_N[: max_tokens - total], 1
             if len(ids_N):
@@ -106,6 +115,28 @@ def _encoded(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iterato
         yield from vocab.encode_batch(batch, threads)
 
 
+def _in_threads(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iterator[np.ndarray]:
+    """As `_encoded`, a batch a thread: the encoder holds no lock, so this one reads and writes meanwhile."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield from _in_order(batches(documents), lambda batch: pool.submit(vocab.encode_batch, batch), 2 * threads)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(
+    given: Iterator[list[str]], submit: Callable[[list[str]], Future[list[np.ndarray]]], most: int
+) -> Iterator[np.ndarray]:
+    """Ids of each document in the documents' order, at most `most` batches under way."""
+    under_way: deque[Future[list[np.ndarray]]] = deque()
+    while True:
+        while len(under_way) < most and (batch := next(given, None)) is not None:
+            under_way.append(submit(batch))
+        if not under_way:
+            return
+        yield from under_way.popleft().result()
+
+
 def batches(documents: Iterable[str]) -> Iterator[list[str]]:
     """Documents in a row, about a megabyte of them at a time."""
     batch: list[str] = []
@@ -123,16 +154,9 @@ def batches(documents: Iterable[str]) -> Iterator[list[str]]:
 def in_processes(documents: Iterable[str], vocab: AnyVocab, workers: int) -> Iterator[np.ndarray]:
     """As `_encoded`, a batch a process, in the documents' order; at most two batches a process are under way."""
     where = BYTES if vocab.path is None else str(vocab.path)
-    given = batches(documents)
-    under_way: deque[Future[list[np.ndarray]]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_load, initargs=(where, vocab.ids.sentinels))
     try:
-        while True:
-            while len(under_way) < 2 * workers and (batch := next(given, None)) is not None:
-                under_way.append(pool.submit(_encode, batch))
-            if not under_way:
-                return
-            yield from under_way.popleft().result()
+        yield from _in_order(batches(documents), lambda batch: pool.submit(_encode, batch), 2 * workers)
     except BrokenProcessPool:
         raise UserError("tokens: a worker was killed, perhaps for want of memory; give fewer --workers") from None
     finally:

@@ -44,10 +44,26 @@ def test_what_is_written_is_what_is_read(folder: Path, vocab: Vocab):
     assert np.load(folder / "tokens.npy").tolist() == store.tokens.tolist()
 
 
-def test_threads_change_no_byte(folder: Path, vocab: Vocab, tmp_path: Path):
-    write_tokens(iter(DOCUMENTS), vocab, tmp_path / "again", threads=3)
-    for name in ("tokens.npy", "offsets.npy", "tokens.json"):
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_threads_change_no_byte(
+    folder: Path, vocab: Vocab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int | None
+):
+    from t5study.corpus import tokens
+
+    monkeypatch.setattr(tokens, "_BATCH_DOCUMENTS", 16)  # so that more batches than threads are under way
+    write_tokens(iter(DOCUMENTS), vocab, tmp_path / "again", threads=threads)
+    for name in ("tokens.npy", "offsets.npy", "tokens.json", "manifest.json"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_documents_that_break_off_leave_no_folder_behind_threads(vocab: Vocab, tmp_path: Path):
+    def documents():
+        yield from DOCUMENTS * 10
+        raise RuntimeError("unreadable")
+
+    with pytest.raises(RuntimeError, match="unreadable"):
+        write_tokens(documents(), vocab, tmp_path / "t", threads=3)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_large_vocabulary_takes_four_bytes(vocab: Vocab, tmp_path: Path):
