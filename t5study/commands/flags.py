@@ -129,6 +129,14 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
+def named_place(text: str) -> tuple[str, str]:
+    """NAME=PATTERN as both."""
+    name, equals, pattern = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z][\w.+-]{0,63}", name):
+        raise argparse.ArgumentTypeError(f"found {text[:60]!r}; give NAME=PATTERN, as in wikipedia='wiki/*.txt'")
+    return name, place(pattern)
+
+
 class Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
@@ -158,6 +166,17 @@ def text(parser: Parser) -> None:
         metavar="PATTERN",
         help="files or quoted patterns (.txt .md .jsonl .parquet, also .gz .zst); without it, the documentation inside "
         "the installed Python packages",
+    )
+
+
+def corpora(parser: Parser) -> None:
+    parser.add_argument(
+        "--corpus",
+        action="append",
+        type=named_place,
+        metavar="NAME=PATTERN",
+        help="a further text to pre-train on, by name (Table 8 asks for c4-unfiltered, realnews-like, webtext-like, "
+        "wikipedia, wikipedia-books); once more for each, or for more files of one name",
     )
 
 

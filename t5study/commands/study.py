@@ -44,4 +44,6 @@ def _folder(args: argparse.Namespace) -> Path:
 def _asked(args: argparse.Namespace) -> Asked:
     from t5study.study.asked import Asked
 
-    return Asked(args.scale, args.text, args.task, args.metric, args.benchmarks, args.data, args.split_missing)
+    return Asked(
+        args.scale, args.text, args.task, args.metric, args.benchmarks, args.data, args.split_missing, args.corpus
+    )

@@ -95,7 +95,7 @@ def build_parser() -> Parser:
     study = _group(commands, "study", "the search itself: plan, run, judge, report")
     for name, text, example in [
         ("plan", "Say what a study would run, what of it is done, and what the rest costs on this machine.", ""),
-        ("run", "Run the paper's tables (1, 2, 4, 5, 6, 7, 10) row by row, then write the report.", "--tables 4,5 "),
+        ("run", "Run the paper's tables (1, 2, 4 to 12) row by row, then write the report.", "--tables 4,5 "),
         ("rounds", "Run the paper's search: each round's winner goes on to the next. Then write the report.", ""),
     ]:
         leaf = _leaf(
@@ -110,6 +110,7 @@ def build_parser() -> Parser:
         )
         leaf.add_argument("--out", type=folder, help="folder of the study (default: study-SCALE)")
         flags.text(leaf)
+        flags.corpora(leaf)
         flags.tasks(leaf)
         flags.benchmarks(leaf)
         leaf.add_argument("--workers", type=Whole(1, 256), help="runs side by side (default: one a core)")

@@ -5,13 +5,18 @@
     multitask(unlabeled=False)          supervised-only (section 3.5.3)
     multitask_mixing(Temperature(2, 2**21))      RTE, which both benchmarks have, counts half in each
 
+    scaled(ExamplesProportional(2**19), sizes, names)            a limit for sets of other sizes than the paper's
+
 The unlabeled task is pre-training's objective on text: a DocumentSource beside the tasks' PairSources. It has no size
 of its own (no text is read twice), so it is given one.
 """
 
 from __future__ import annotations
 
-from t5study.feed.mixing import ExamplesProportional
+from collections.abc import Sequence
+from dataclasses import replace
+
+from t5study.feed.mixing import Equal, ExamplesProportional, Temperature
 from t5study.feed.named import Adjusted, Mixing
 from t5study.ground.errors import UserError
 from t5study.tasks.benchmarks import BENCHMARKS, find_benchmark
@@ -21,7 +26,8 @@ UNLABELED_SIZE = 1_000_000  # the official default of co-training
 TWICE = ("glue/rte", "superglue/rte")  # the same rows under two prompts
 # Section 3.7: so large a part of text as each of the final models was given, so that the larger ones do not overfit.
 FINAL_SIZES = {"small": 710_000, "base": 2_620_000, "large": 8_660_000, "3b": 33_500_000, "11b": 133_000_000}
-_UNLIMITED = 2**40  # no task has so many rows
+UNLIMITED = 2**40  # no task has so many rows; as the size of the unlabeled task, the rule's limit alone decides
+LARGEST_LIMIT = 2**21  # of Table 11's
 
 
 def multitask(left_out: str = "", unlabeled: bool = True) -> tuple[str, ...]:
@@ -56,6 +62,31 @@ def multitask_mixing(rule: Mixing, unlabeled_size: float = UNLABELED_SIZE) -> Ad
     return Adjusted(rule, sizes=((UNLABELED, unlabeled_size),), factors=tuple((name, 0.5) for name in TWICE))
 
 
+def scaled(
+    rule: ExamplesProportional | Temperature | Equal, sizes: Sequence[int], names: Sequence[str]
+) -> ExamplesProportional | Temperature | Equal:
+    """A rule of the paper for the sets that are here, which may be parts of the official ones, or others.
+
+    A limit counts examples of the official sets. It is multiplied by the rows here over those of the official sets of
+    these names, none counted above the largest limit of Table 11; where one name is of no official set, over those of
+    all seven benchmarks. On the official files that is 1, elsewhere it leaves the unlabeled task about the share it had
+    in the paper. sizes, names: of the supervised members.
+
+    >>> cola, sst2 = 8_551, 67_349
+    >>> scaled(ExamplesProportional(2**16), [cola, sst2], ["glue/cola", "glue/sst2"]).limit == 2**16
+    True
+    >>> scaled(ExamplesProportional(2**16), [cola // 100, sst2 // 100], ["glue/cola", "glue/sst2"]).limit
+    655
+    """
+    if isinstance(rule, Equal):
+        return rule
+    official = dict(member for one in BENCHMARKS.values() for member in one.training)
+    known = [official[name] for name in names] if official.keys() >= set(names) else official.values()
+    here = sum(min(size, LARGEST_LIMIT) for size in sizes)
+    there = sum(min(size, LARGEST_LIMIT) for size in known)
+    return replace(rule, limit=max(1, round(rule.limit * here / there)))
+
+
 def final_mixing(size: str) -> Adjusted:
     """How the final models of section 3.7 were pre-trained on text and tasks: examples-proportional with a virtual
     size for the text, English to German and to French cut at a million. UserError for a size there was none of.
@@ -66,7 +97,7 @@ def final_mixing(size: str) -> Adjusted:
     if size not in FINAL_SIZES:
         raise UserError(f"mixing: found {size!r}; give one of {', '.join(FINAL_SIZES)}")
     return Adjusted(
-        ExamplesProportional(_UNLIMITED),
+        ExamplesProportional(UNLIMITED),
         sizes=((UNLABELED, FINAL_SIZES[size]),),
         caps=(("wmt/ende", 1_000_000), ("wmt/enfr", 1_000_000)),
         factors=tuple((name, 0.5) for name in TWICE),

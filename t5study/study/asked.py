@@ -11,7 +11,8 @@ from pathlib import Path
 class Asked:
     """scale: its name. text: files or patterns, None for the embedded corpus. tasks: addresses or files, None for the
     embedded ones. metric: of task files that name none. benchmarks: of the paper, in place of tasks; data: the folder
-    of their files; split_missing: whether a split that is not there is cut out of the one that is."""
+    of their files; split_missing: whether a split that is not there is cut out of the one that is. corpora: further
+    texts to pre-train on, as (name, pattern), a name as often as it has patterns."""
 
     scale: str = "laptop"
     text: Sequence[str] | None = None
@@ -20,8 +21,9 @@ class Asked:
     benchmarks: Sequence[str] | None = None
     data: Path | None = None
     split_missing: bool = False
+    corpora: Sequence[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("text", "tasks", "benchmarks"):
+        for name in ("text", "tasks", "benchmarks", "corpora"):
             given = getattr(self, name)
             object.__setattr__(self, name, tuple(given) if given else None)

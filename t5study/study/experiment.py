@@ -11,16 +11,19 @@ it runs is the Machine's; so one experiment means the same thing on a laptop and
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from t5study.feed.mixing import Equal, ExamplesProportional, Temperature
 from t5study.model.shapes import Shape, shape_of
 from t5study.objectives import CausalLM, Denoising, Deshuffle, PrefixLM
+from t5study.study.stages import IF_SET
+from t5study.study.strategies import PretrainThenFinetune, Strategy
 from t5study.train.tuning import Tuning
 
 Objective = PrefixLM | CausalLM | Deshuffle | Denoising
 Mixing = ExamplesProportional | Temperature | Equal
+STUDY = "study"  # the name of the text that a study is given, in the place of C4
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,12 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Experiment:
-    """objective: what pre-training hides (section 3.3). architecture: section 3.2. corpus: which of the study's texts
-    (section 3.4). pretraining, finetuning: in units of the scale's own steps, so 1.0 is the baseline's and a
-    pretraining of 0 starts fine-tuning from fresh weights. mixing: how fine-tuning shares its steps among the tasks
-    of one mixture. tuning: which weights fine-tuning moves (section 3.5.1). seed: weights, order, noise and dropout.
+    """objective: what pre-training hides (section 3.3). architecture: section 3.2. corpus: which of the study's texts,
+    by name (section 3.4.1). pretraining, finetuning: in units of the scale's own steps, so 1.0 is the baseline's and a
+    pretraining of 0 starts fine-tuning from fresh weights. mixing: how the members of a mixture share its steps, in
+    multi-task training and in fine-tuning (section 3.5.2). tuning: which weights fine-tuning moves (section 3.5.1).
+    seed: weights, order, noise and dropout. repeats: how often pre-training reads its text, which is cut for that
+    (section 3.4.2); 0 for all the text there is. strategy: the order of text and tasks (sections 3.5.2 and 3.5.3).
     """
 
     objective: Objective
@@ -56,6 +61,8 @@ class Experiment:
     mixing: Mixing
     tuning: Tuning
     seed: int = 0
+    repeats: int = field(default=0, metadata=IF_SET)
+    strategy: Strategy = field(default=PretrainThenFinetune(), metadata=IF_SET)
 
     def but(self, **changes: Any) -> Experiment:
         """This experiment with some fields changed."""
@@ -69,11 +76,34 @@ class Experiment:
 
     def variant(self, baseline: Experiment, *names: str) -> str:
         """In which of some fields an experiment departs from another, in words; "" for none."""
-        return ", ".join(getattr(self, name).label for name in names if name in self.differs(baseline))
+        return ", ".join(in_words(name, getattr(self, name)) for name in names if name in self.differs(baseline))
 
     def flat(self) -> dict[str, Any]:
-        """The fields for scores.json; values that are not plain are told by their label."""
-        return {field.name: plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        """The fields for scores.json, later ones only where they are set; values that are not plain are told by their
+        label."""
+        return {
+            one.name: plain(getattr(self, one.name))
+            for one in dataclasses.fields(self)
+            if one.metadata != IF_SET or getattr(self, one.name) != one.default
+        }
+
+
+# In what a run may depart from the baseline besides its objective, in the order in which its label tells it.
+PRETRAINED = ("architecture", "corpus", "repeats")
+VARIED = ("strategy", "mixing", *PRETRAINED, "tuning")
+
+_WORDS = {"corpus": "on {}", "repeats": "text cut to be read {:,} times"}
+
+
+def in_words(name: str, value: Any) -> str:
+    """A field's value, for people.
+
+    >>> in_words("repeats", 1024), in_words("corpus", "wikipedia")
+    ('text cut to be read 1,024 times', 'on wikipedia')
+    """
+    if name in _WORDS:
+        return _WORDS[name].format(value)
+    return str(plain(value))
 
 
 def plain(value: Any) -> Any:

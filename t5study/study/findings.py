@@ -97,13 +97,14 @@ def line(study: Study, label: str, runs: tuple[str, ...], row: TableRow | None =
     """Judges one row in every column."""
     base = baseline_runs(study)
     found = [study.runs[key] for key in runs]
-    cells = {column.name: _judged(study, column, found, base) for column in study.columns}
+    why = row.absent if row else ""
+    cells = {column.name: _judged(study, column, found, base, why or "not run") for column in study.columns}
     if row is None:
         return Line(label, runs, cells, starred=bool(runs) and runs == base)
     return Line(label, runs, cells, row.starred, row.paper, row.erratum)
 
 
-def _judged(study: Study, column: Column, found: Sequence[Run], base: tuple[str, ...]) -> Judged:
+def _judged(study: Study, column: Column, found: Sequence[Run], base: tuple[str, ...], absent: str) -> Judged:
     cells = [run.cells[column.name] for run in found]
     measured = [cell for cell in cells if isinstance(cell, Measured)]
     problems = tuple(
@@ -113,7 +114,7 @@ def _judged(study: Study, column: Column, found: Sequence[Run], base: tuple[str,
     )
     if not measured:
         failed = any(isinstance(cell, Failed) for cell in cells)
-        return Judged(column, "failed" if failed else "absent", problems=problems or ("not run",))
+        return Judged(column, "failed" if failed else "absent", problems=problems or (absent,))
     judged = Judged(
         column,
         "measured",

@@ -6,6 +6,7 @@ the study was interrupted and in whatever order its runs ended. costs.json holds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -18,14 +19,17 @@ from t5study.ground.store import Store, fingerprint, read_json, read_manifest, w
 from t5study.study.baseline import BASELINE
 from t5study.study.benchmarks import Studied
 from t5study.study.cells import cells_of, columns
-from t5study.study.experiment import Experiment
+from t5study.study.experiment import VARIED, Experiment
+from t5study.study.material import Tokens
+from t5study.study.multitask import MultiTaskTraining
 from t5study.study.noise import gain, spread
+from t5study.study.plans import Last, tokens_read
 from t5study.study.question import Question
 from t5study.study.scores import Cell, Column, Failed, cell_json, value_of
-from t5study.study.stages import COST, Stage, folder, has, result, stage_id
-from t5study.study.table import Table
+from t5study.study.stages import COST, Stage, folder, has, needed, result, stage_id
+from t5study.study.table import Row, Table
 from t5study.study.tables.declared import SEARCH, TABLES, row_of
-from t5study.study.training import Finetune
+from t5study.study.training import Start
 from t5study.tasks.splits import first
 from t5study.tasks.task import Task
 
@@ -46,7 +50,7 @@ class Ledger:
 
     def __init__(self, question: Question, store: Store, reason: Reason = lambda stage: None):
         self.question, self.store, self._reason = question, store, reason
-        self._cells: dict[tuple[Finetune, ...], dict[str, Cell] | None] = {}
+        self._cells: dict[tuple[Last, ...], dict[str, Cell] | None] = {}
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -57,13 +61,15 @@ class Ledger:
         return columns(self.tasks, self.question.setting.benchmarks)
 
     def cells(self, experiment: Experiment) -> dict[str, Cell] | None:
-        """The cells of one experiment; None if it has neither been run nor failed."""
+        """The cells of one experiment; None if it has neither been run nor failed, or cannot be run here."""
         stages = self.question.stages(experiment)
+        if not stages:
+            return None
         if stages not in self._cells:
             self._cells[stages] = self._read(stages)
         return self._cells[stages]
 
-    def _read(self, stages: Sequence[Finetune]) -> dict[str, Cell] | None:
+    def _read(self, stages: Sequence[Last]) -> dict[str, Cell] | None:
         scores, lost = dict[str, Any](), dict[str, Cell]()
         for stage in stages:
             if has(self.store, stage):
@@ -74,7 +80,7 @@ class Ledger:
                 return None
         return cells_of(scores, self.tasks, self.question.setting.benchmarks, lost)
 
-    def _of(self, stage: Finetune) -> list[Task]:
+    def _of(self, stage: Last) -> list[Task]:
         """The tasks of a stage."""
         mine = set(stage.tasks)
         return [task for chosen, task in zip(self.question.setting.tasks, self.tasks, strict=True) if chosen in mine]
@@ -101,10 +107,10 @@ class Ledger:
         seeds = question.scale.seeds
         declared = [one for table in TABLES for row in table.rows for one in seeds_of(row.experiment, seeds)]
         runs: dict[str, Any] = {}
+        asked = set(experiments)
         for experiment in [*experiments, *declared]:
             cells = self.cells(experiment)
-            key = _key(question.stages(experiment))
-            if cells is not None and key not in runs:
+            if cells is not None and (key := _key(question.stages(experiment))) not in runs:
                 runs[key] = self._run(experiment, cells)
         baselines, fresh = seeds_of(BASELINE, seeds), seeds_of(NO_PRETRAINING, seeds)
         noise, brought = {}, {}
@@ -115,54 +121,81 @@ class Ledger:
             if with_it and without:
                 found = gain(with_it, without, column.higher_is_better)
                 brought[column.name] = {**asdict(found), "above_noise": found.above_noise}
-        tokens = read_json(folder(self.store, setting.tokens) / "tokens.json")
-        corpus = read_manifest(folder(self.store, setting.corpus))
-        contents = sorted((name, file["xxh3"]) for name, file in corpus["files"].items() if name != COST)
         studied = [_studied(one) for one in setting.benchmarks]
-        return ({"benchmarks": studied} if studied else {}) | {
-            "format": FORMAT,
-            "scale": question.scale.flat(),
-            "corpus": {
-                "name": question.corpus_name,
-                "documents": tokens["documents"],
-                "tokens": tokens["tokens"],
-                "digest": fingerprint(contents),
-            },
-            "vocab": result(self.store, setting.vocabulary),
-            "tasks": [self._task(task) for task in self.tasks],
-            "columns": [asdict(column) for column in told],
-            "verdict_column": question.scale.verdict_column,
-            "runs": runs,
-            "noise": noise,
-            "gain": brought,
-            "tables": [self._table(table) for table in TABLES if table in SEARCH or self._begun(table)],
-            "rounds": list(rounds),
-        }
+        texts = {name: self._text(setting.tokens_of(name)) for name, _ in setting.texts}
+        texts = {name: told for name, told in texts.items() if told}
+        return (
+            ({"benchmarks": studied} if studied else {})
+            | ({"texts": texts} if texts else {})
+            | {
+                "format": FORMAT,
+                "scale": question.scale.flat(),
+                "corpus": {"name": question.corpus_name} | self._text(setting.tokens),
+                "vocab": result(self.store, setting.vocabulary),
+                "tasks": [self._task(task) for task in self.tasks],
+                "columns": [asdict(column) for column in told],
+                "verdict_column": question.scale.verdict_column,
+                "runs": runs,
+                "noise": noise,
+                "gain": brought,
+                "tables": [
+                    self._table(table, asked) for table in TABLES if table in SEARCH or self._begun(table, asked)
+                ],
+                "rounds": list(rounds),
+            }
+        )
+
+    def _text(self, tokens: Tokens) -> dict[str, Any]:
+        """A text that is in the store; {} if it is not."""
+        if not has(self.store, tokens):
+            return {}
+        counts = read_json(folder(self.store, tokens) / "tokens.json")
+        corpus = read_manifest(folder(self.store, tokens.corpus))
+        contents = sorted((name, file["xxh3"]) for name, file in corpus["files"].items() if name != COST)
+        return {"documents": counts["documents"], "tokens": counts["tokens"], "digest": fingerprint(contents)}
 
     def _run(self, experiment: Experiment, cells: Mapping[str, Cell]) -> dict[str, Any]:
         stages = self.question.stages(experiment)
         tuned = [result(self.store, stage) for stage in stages if has(self.store, stage)]
-        start = stages[0].start
+        start, before = stages[0].start, starts_of(stages)
         trained = result(self.store, start) if start and has(self.store, start) else None
+        read = [result(self.store, stage)["tokens"] for stage in before if has(self.store, stage)]
         whole = tuned if len(tuned) == len(stages) else []
         first, last = trained or next(iter(tuned), None), next(iter(tuned), None) or trained
         ids = [stage_id(stage) for stage in stages]
         several = {"finetunes": ids} if len(ids) > 1 else {}
-        return several | {
-            "experiment": experiment.flat(),
-            "label": label(experiment),
-            "seed": experiment.seed,
-            "cells": {name: cell_json(cell) for name, cell in cells.items()},
-            "pretrain": stage_id(start) if start else None,
-            "finetune": ids[0],
-            "tokens": {
-                "pretrain": trained["tokens"] if trained else None if start else 0,
-                "finetune": sum(one["tokens"] for one in whole) if whole else None,
-            },
-            "parameters": last["parameters"] if last else None,
-            "trainable": tuned[0].get("trainable", tuned[0]["parameters"]) if tuned else None,
-            "first_loss": first["first_loss"] if first else None,
-        }
+        several |= {"pretrains": [stage_id(stage) for stage in before]} if len(before) > 1 else {}
+        return (
+            several
+            | self._repeats(experiment)
+            | {
+                "experiment": experiment.flat(),
+                "label": label(experiment),
+                "seed": experiment.seed,
+                "cells": {name: cell_json(cell) for name, cell in cells.items()},
+                # Multi-task training is both: the report draws its losses beside pre-training's.
+                "pretrain": stage_id(start) if start else ids[0] if isinstance(stages[0], MultiTaskTraining) else None,
+                "finetune": ids[0],
+                "tokens": {
+                    "pretrain": sum(read) if len(read) == len(before) else None,
+                    "finetune": sum(one["tokens"] for one in whole) if whole else None,
+                },
+                "parameters": last["parameters"] if last else None,
+                "trainable": tuned[0].get("trainable", tuned[0]["parameters"]) if tuned else None,
+                "first_loss": first["first_loss"] if first else None,
+            }
+        )
+
+    def _repeats(self, experiment: Experiment) -> dict[str, Any]:
+        """How often pre-training goes through a text that was cut for that: it is never cut below one example."""
+        if not experiment.repeats:
+            return {}
+        tokens = next(
+            (one for one in needed(self.question.stages(experiment)).values() if isinstance(one, Tokens)), None
+        )
+        there = self._text(tokens).get("tokens") if tokens else None
+        read = tokens_read(experiment, self.question.setting)
+        return {"text": {"tokens": there, "repeats": round(read / there, 1)}} if there else {}
 
     def _task(self, task: Task) -> dict[str, Any]:
         return {
@@ -174,17 +207,24 @@ class Ledger:
             "validation_rows": len(first(task.evaluation_rows, self.question.scale.evaluation_rows)),
         }
 
-    def _begun(self, table: Table) -> bool:
-        """Whether anything has been run that no table before it has."""
-        return any(self.runs_of(row.experiment) for row in table.rows if row_of(row.experiment) is row)
+    def _begun(self, table: Table, asked: set[Experiment]) -> bool:
+        """Whether anything has been run, or asked for in vain, that no table before it has."""
+        own = [row.experiment for row in table.rows if row_of(row.experiment) is row]
+        return any(self.runs_of(one) or (one in asked and self.question.absent(one)) for one in own)
 
-    def _table(self, table: Table) -> dict[str, Any]:
+    def _absent(self, row: Row, asked: set[Experiment]) -> dict[str, Any]:
+        """Why a row that was asked for could not be run."""
+        why = self.question.absent(row.experiment) if row.experiment in asked else ""
+        return {"absent": why} if why else {}
+
+    def _table(self, table: Table, asked: set[Experiment]) -> dict[str, Any]:
         return {
             "number": table.number,
             "caption": table.caption,
             "axes": list(table.axes),
             "rows": [
-                {
+                self._absent(row, asked)
+                | {
                     "label": row.label,
                     "starred": row.starred,
                     "paper": row.paper,
@@ -206,19 +246,18 @@ class Ledger:
             counted[stage_id(stage)] = self._seconds(stage) or 0.0
         for experiment in experiments:
             stages = self.question.stages(experiment)
-            start = stages[0].start
-            pretrained, tuned = self._seconds(start) if start else 0.0, [self._seconds(stage) for stage in stages]
-            took = [seconds for seconds in tuned if seconds is not None]
-            if len(took) < len(stages):
+            took = {stage_id(one): s for one in needed(stages).values() if (s := self._seconds(one)) is not None}
+            tuned = [took[stage_id(stage)] for stage in stages if stage_id(stage) in took]
+            if not stages or len(tuned) < len(stages):
                 continue
-            speed = None
-            if start and pretrained:
-                counted[stage_id(start)] = pretrained
-                speed = result(self.store, start)["tokens"] / pretrained
-            counted |= dict(zip(map(stage_id, stages), took, strict=True))
+            counted |= took
+            before = [one for one in starts_of(stages) if stage_id(one) in took]
+            pretrained = math.fsum(took[stage_id(one)] for one in before)
+            read = sum(result(self.store, one)["tokens"] for one in before)
+            speed = read / pretrained if pretrained else None
             runs[_key(stages)] = {
-                "pretrain_s": pretrained,
-                "finetune_s": round(sum(took), 3),
+                "pretrain_s": round(pretrained, 3),
+                "finetune_s": round(math.fsum(tuned), 3),
                 "tokens_per_s": None if speed is None else round(speed, 1),
             }
         return {"machine": describe(), "runs": runs, "total_s": round(sum(counted.values()), 1)}
@@ -229,7 +268,12 @@ class Ledger:
         return read_json(folder(self.store, stage) / COST)["seconds"]
 
 
-def _key(stages: Sequence[Finetune]) -> str:
+def starts_of(stages: Sequence[Last]) -> list[Start]:
+    """The stages that the last ones start from, each once."""
+    return list(dict.fromkeys(stage.start for stage in stages if stage.start))
+
+
+def _key(stages: Sequence[Last]) -> str:
     """The fingerprint by which scores.json knows a run: of its one fine-tuning, or of all of them."""
     if len(stages) == 1:
         return stage_id(stages[0]).rpartition("/")[2]
@@ -252,7 +296,7 @@ def _studied(one: Studied) -> dict[str, Any]:
 def label(experiment: Experiment) -> str:
     """What a run is called: what pre-training hid, and how else it departs from the baseline."""
     start = experiment.objective.label if experiment.pretraining else "no pre-training"
-    return ", ".join(filter(None, (start, experiment.variant(BASELINE, "architecture", "tuning"))))
+    return ", ".join(filter(None, (start, experiment.variant(BASELINE, *VARIED))))
 
 
 def paper_figures(experiment: Experiment) -> dict[str, float] | None:

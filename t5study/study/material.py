@@ -159,6 +159,11 @@ class Chosen:
     rows: EmbeddedRows | GivenRows
     name: str = ""
 
+    @property
+    def label(self) -> str:
+        """For people."""
+        return self.name or self.rows.label.removeprefix("task ")
+
     def load(self, store: Store) -> Task:
         """The task, its rows checked."""
         from t5study.tasks.task import kept

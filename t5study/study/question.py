@@ -3,8 +3,8 @@
     question = ask(Asked("laptop"))       the embedded corpus and its six tasks
     question.claim(out)
 
-A folder answers one question; asking another there is refused, naming what differs. More tables, or the rounds after
-the tables, are the same question.
+A folder answers one question; asking another there is refused, naming what differs. More tables, the rounds after the
+tables, or one more named text to pre-train on, are the same question.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from t5study.ground.store import Store, canonical, read_json, write_json
 from t5study.study import scales
 from t5study.study.asked import Asked
 from t5study.study.benchmarks import find_studied
-from t5study.study.experiment import Experiment
+from t5study.study.experiment import STUDY, Experiment
 from t5study.study.material import Chosen, Corpus, EmbeddedRows, GivenRows
-from t5study.study.plans import Setting, stages_of
-from t5study.study.training import Finetune
+from t5study.study.plans import Last, Setting, absent, stages_of
 from t5study.tasks.task import Task
 
 ASKED = "study.json"
@@ -47,9 +46,13 @@ class Question:
     def corpus_name(self) -> str:
         return " ".join(self.asked.text) if self.asked.text else EMBEDDED
 
-    def stages(self, experiment: Experiment) -> tuple[Finetune, ...]:
-        """The last stages of an experiment: one, or one a benchmark."""
+    def stages(self, experiment: Experiment) -> tuple[Last, ...]:
+        """The last stages of an experiment: one, or one a benchmark; () if it cannot be run."""
         return stages_of(experiment, self.setting)
+
+    def absent(self, experiment: Experiment) -> str:
+        """Why an experiment cannot be run here, "" if it can."""
+        return absent(experiment, self.setting)
 
     # --- its folder ---------------------------------------------------------------------------------------------
 
@@ -63,7 +66,12 @@ class Question:
         asked = read_json(path)
         if not isinstance(asked, dict) or asked.get("format") != FORMAT or not isinstance(asked.get("question"), dict):
             raise UserError(f"{path}: found a study of another format; choose another --out, or delete {out}")
-        if difference := _difference(asked["question"], self._value()):
+        there, now = asked["question"], self._value()
+        if before := there.get("texts", {}):  # these have to be as they were; others may be added
+            now["texts"] = {name: text for name, text in now.get("texts", {}).items() if name in before}
+        else:
+            now.pop("texts", None)
+        if difference := _difference(there, now):
             raise UserError(f"{out}: was asked another question ({difference}); choose another --out, or delete it")
         return asked
 
@@ -74,6 +82,7 @@ class Question:
         several = (
             {"benchmarks": list(typed.benchmarks), "split_missing": typed.split_missing} if typed.benchmarks else {}
         )
+        corpora = {"corpora": [list(one) for one in typed.corpora]} if typed.corpora else {}
         asked = {
             "format": FORMAT,
             "question": self._value(),
@@ -82,6 +91,7 @@ class Question:
             "tasks": list(typed.tasks) if typed.tasks else None,
             "metric": typed.metric,
             **several,
+            **corpora,
             "rounds": rounds or before.get("rounds", False),
             "tables": sorted({*before.get("tables", ()), *tables}, key=int),
         }
@@ -94,7 +104,9 @@ class Question:
         """All that answers depend on, by name."""
         several = self.setting.benchmarks
         members = [[one.benchmark.name, one.benchmark.members, one.trained] if one.tasks else [] for one in several]
-        return ({"benchmarks": canonical(members)} if several else {}) | {
+        texts = {name: canonical(corpus.value) for name, corpus in self.setting.texts}
+        named = ({"benchmarks": canonical(members)} if several else {}) | ({"texts": texts} if texts else {})
+        return named | {
             "scale": canonical(self.scale)["fields"],
             "text": canonical(self.setting.corpus.value),
             "tasks": [canonical(task) for task in self.setting.tasks],
@@ -123,7 +135,17 @@ def ask(asked: Asked) -> Question:
         chosen = tuple(dict.fromkeys(task for one in studied for task in one.tasks))
     else:
         studied, chosen = (), _chosen(asked.tasks, asked.metric)
-    return Question(Setting(found, _corpus(asked.text), chosen, studied), asked)
+    return Question(Setting(found, _corpus(asked.text), chosen, studied, _texts(asked.corpora)), asked)
+
+
+def _texts(corpora: Sequence[tuple[str, str]] | None) -> tuple[tuple[str, Corpus], ...]:
+    """Named texts, in the order of their names: which came first on a command line is no part of the question."""
+    patterns: dict[str, list[str]] = {}
+    for name, pattern in corpora or ():
+        if name == STUDY:
+            raise UserError(f"--corpus: found the name {STUDY}, which is that of --text; give another")
+        patterns.setdefault(name, []).append(pattern)
+    return tuple((name, _corpus(patterns[name])) for name in sorted(patterns))
 
 
 def _corpus(text: Sequence[str] | None) -> Corpus:
@@ -171,6 +193,9 @@ def _difference(there: Any, here: Any, where: str = "") -> str:
         return ""
     if where == "text":
         return "other text, or other versions of the packages it is in"
+    if where.startswith("texts."):
+        name = where.removeprefix("texts.")
+        return f"other text, or none, of the name {name}; give --corpus {name}=PATTERN as before"
     if isinstance(there, dict) and isinstance(here, dict):
         for name in [*here, *(name for name in there if name not in here)]:
             if there.get(name) != here.get(name):

@@ -54,13 +54,14 @@ class StudiedBenchmark:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of the paper's table, its figures as printed, and our runs of it."""
+    """A row of the paper's table, its figures as printed, and our runs of it. absent: why there can be none."""
 
     label: str
     starred: bool
     paper: Figures | None
     erratum: str | None
     runs: tuple[str, ...]
+    absent: str = ""
 
 
 @dataclass(frozen=True)
@@ -303,7 +304,7 @@ def _table(told: Field, runs: Mapping[str, Run]) -> StudyTable:
     deviation = told.get("deviation")
     rows = []
     for row in told["rows"]:
-        paper, erratum = row.get("paper"), row.get("erratum")
+        paper, erratum, absent = row.get("paper"), row.get("erratum"), row.get("absent")
         rows.append(
             TableRow(
                 label=row["label"].text(),
@@ -311,6 +312,7 @@ def _table(told: Field, runs: Mapping[str, Run]) -> StudyTable:
                 paper=paper.figures() if paper else None,
                 erratum=erratum.text() if erratum else None,
                 runs=_keys(row["runs"], runs),
+                absent=absent.text() if absent else "",
             )
         )
     return StudyTable(

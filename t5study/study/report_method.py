@@ -91,6 +91,7 @@ def rerun(study: Study) -> list[tuple[str, str]]:
     asked = [f"--scale {shlex.quote(str(study.asked.get('scale') or study.scale_name))}"]
     for flag, key in _FLAGS:
         asked += _flag(flag, study.asked.get(key))
+    asked += [f"--corpus {shlex.quote(f'{name}={pattern}')}" for name, pattern in study.asked.get("corpora") or ()]
     if study.asked.get("benchmarks"):
         asked.append("--data DATA" + " --split-missing" * bool(study.asked.get("split_missing")))
     asked.append(f"--out {shlex.quote(out)}")

@@ -24,12 +24,14 @@ from t5study.study.baseline import BASELINE
 from t5study.study.conductor import Conductor
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import NO_PRETRAINING, Ledger, seeds_of
+from t5study.study.multitask import MultiTaskTraining
 from t5study.study.question import ask, workers_here
 from t5study.study.stages import COST, Stage, folder, has, needed, stage_id
 from t5study.study.table import Table
 from t5study.study.tables.declared import SEARCH, TABLES
 from t5study.study.training import Finetune, Pretrain
 
+Trained = Pretrain | Finetune | MultiTaskTraining
 _PROBE_FLOPS = 4e11  # a probe's step is cut to so much, and its time multiplied
 
 
@@ -115,7 +117,8 @@ def plan(asked: Asked, out: Path, workers: int | None = None, tables: str = "sea
             )
         )
     total = _makespan(missing, clock, size)
-    runs = sum(isinstance(stage, Finetune) for stage in stages.values())
+    runs = len({stage for one in experiments for stage in question.stages(one)})
+    absent = [f"not run: {why}" for why in dict.fromkeys(map(question.absent, experiments)) if why]
     named = "tables " + ", ".join(table.number for table in wanted)
     head = [
         f"{question.scale.name} scale, text: {question.corpus_name}, "
@@ -130,12 +133,12 @@ def plan(asked: Asked, out: Path, workers: int | None = None, tables: str = "sea
         else "nothing is missing",
         "the rounds come to as many runs as tables 1, 4, 5, 6 and 7 together",
     ]
-    return "\n".join([*head, *_aligned(rows), *tail])
+    return "\n".join([*head, *_aligned(rows), *([""] if absent else []), *absent, *tail])
 
 
 def _tokens(stage: Stage) -> int:
     """Tokens a stage of training reads and writes at most: what its rows hold."""
-    if isinstance(stage, Pretrain | Finetune):
+    if isinstance(stage, Trained):
         return stage.steps * stage.rows * (stage.source_length + stage.target_length)
     return 0
 
@@ -175,13 +178,13 @@ class _Clock:
         unknown = {stage.kind: stage for stage in missing.values() if stage.steps_of_training}
         unknown = {kind: stage for kind, stage in unknown.items() if kind not in per_work}
         for kind, stage in unknown.items():
-            assert isinstance(stage, Pretrain | Finetune)
+            assert isinstance(stage, Trained)
             per_work[kind] = _probe(stage, machine)
         told = f"a probe of {', '.join(unknown)} steps just now" if unknown else "as stages before took"
         return _Clock(per_work, preparation, told)
 
 
-def _probe(stage: Pretrain | Finetune, machine: Machine) -> float:
+def _probe(stage: Trained, machine: Machine) -> float:
     """Seconds for a unit of a stage's work, from a few real steps on full rows of arbitrary tokens."""
     import numpy as np
 
@@ -210,7 +213,7 @@ def _probe(stage: Pretrain | Finetune, machine: Machine) -> float:
         optimizer.step(0.0)
         times.append(time.perf_counter() - began)
     measured = min(times[1:]) * stage.rows / rows * stage.steps
-    return measured / (stage.work - (stage.scoring if isinstance(stage, Finetune) else 0.0))
+    return measured / (stage.work - (0.0 if isinstance(stage, Pretrain) else stage.scoring))
 
 
 def _makespan(missing: dict[str, Stage], clock: _Clock, workers: int) -> float:

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-import re
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from t5study.ground.journal import read_journal
-from t5study.ground.store import fingerprint, verify, write_json
+from t5study.ground.store import fingerprint, verify
 from t5study.model.shapes import Shape, flops
 from t5study.study.experiment import Mixing, Objective
 from t5study.study.material import Chosen, Tokens, Vocabulary
-from t5study.study.stages import IF_SET, RESULT, UNSIGNED, Place, Stage
+from t5study.study.outcome import (
+    Scores,
+    Trains,
+    best_scores,
+    finish,
+    finished,
+    learnt_and_scored,
+    lengths,
+    summaries,
+    trained,
+)
+from t5study.study.stages import IF_SET, UNSIGNED, Place, Stage
 from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
 from t5study.train.tuning import AllParameters, Tuning
-
-if TYPE_CHECKING:
-    from t5study.evaluate.evaluation import Evaluation
-    from t5study.tasks.task import Task
-    from t5study.vocab import Vocab
 
 _FLOPS_PER_S = 2e10  # of training, on one core of a laptop
 _START_S = 1.0  # to build a model, read its data and write it down
 
 
+class Start(Stage):
+    """A stage that leaves a model for fine-tuning to start from."""
+
+    @property
+    def way(self) -> str:
+        """What it trained on, in a word or two."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Pretrain(Stage):
+class Pretrain(Start):
     """A model from fresh weights on text. variant: how it departs from the baseline otherwise, for people."""
 
     tokens: Tokens
@@ -48,7 +60,11 @@ class Pretrain(Stage):
 
     @property
     def label(self) -> str:
-        return f"pretrain {self.objective.label}" + _told(self.variant, self.seed)
+        return f"pretrain {self.objective.label}" + told(self.variant, self.seed)
+
+    @property
+    def way(self) -> str:
+        return self.objective.label
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -65,7 +81,7 @@ class Pretrain(Stage):
 
     @property
     def work(self) -> float:
-        return _START_S + self.steps * self.rows * _row(self) / _FLOPS_PER_S
+        return training_work(self)
 
     def build(self, work: Path, place: Place) -> None:
         from t5study.corpus.tokens import TokenStore
@@ -74,7 +90,7 @@ class Pretrain(Stage):
         from t5study.model import architectures
         from t5study.train.loop import TrainRun, train
 
-        if _finished(work):
+        if finished(work):
             return
         vocab = self.tokens.vocabulary.load(place.store)
         store = TokenStore.open(place.folder(self.tokens))
@@ -100,7 +116,7 @@ class Pretrain(Stage):
         )
         model = architectures.build(shape, self.seed, self.architecture)
         train(run, model, stream, work, place.machine, label=self.label, progress=place.progress)
-        _finish(work, model, vocab, _trained(work, model))
+        finish(work, model, vocab, trained(work, model))
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,7 @@ class Finetune(Stage):
     these tasks are, for people.
     """
 
-    start: Pretrain | None
+    start: Start | None
     vocabulary: Vocabulary
     tasks: tuple[Chosen, ...]
     mixing: Mixing
@@ -139,8 +155,8 @@ class Finetune(Stage):
 
     @property
     def label(self) -> str:
-        start = self.start.objective.label if self.start else "no pre-training"
-        return f"finetune {start}{' on ' * bool(self.on)}{self.on}" + _told(self.variant, self.seed)
+        start = self.start.way if self.start else "no pre-training"
+        return f"finetune {start}{' on ' * bool(self.on)}{self.on}" + told(self.variant, self.seed)
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -155,37 +171,31 @@ class Finetune(Stage):
     def scoring(self) -> float:
         """The part of `work` that is scoring. Answers are made token by token: a row scored costs about what a packed
         row trained does."""
-        rows = self.steps // self.evaluate_every * len(self.scored or self.tasks) * (self.evaluation_rows or 1000)
-        return rows * _row(self) / _FLOPS_PER_S
+        return scoring_work(self)
 
     @property
     def work(self) -> float:
-        return _START_S + self.steps * self.rows * _row(self) / _FLOPS_PER_S + self.scoring
+        return training_work(self) + self.scoring
 
     def build(self, work: Path, place: Place) -> None:
-        from t5study.evaluate.predictions import about, save_predictions
         from t5study.evaluate.rows import task_source
-        from t5study.evaluate.scoring import evaluate
         from t5study.feed.mixing import Mixture
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
-        from t5study.tasks.splits import first
         from t5study.train.loop import TrainRun, train
         from t5study.train.tuning import begin
 
-        if _finished(work):
+        if finished(work):
             return
         vocab = self.vocabulary.load(place.store)
-        tasks = [task.load(place.store) for task in self.tasks]
-        learnt = [task for task in tasks if not self.trained or task.name in self.trained]
-        tasks = [task for task in tasks if not self.scored or task.name in self.scored]
+        learnt, tasks = learnt_and_scored(self, place)
         if self.start:
             verify(place.folder(self.start))
             model = begin(self.tuning, released.load_released(place.folder(self.start) / "model")[0], self.seed)
         else:
             shape = replace(self.shape, table_rows=vocab.ids.table_rows)
             model = architectures.build(shape, self.seed, self.architecture)
-        sources = [task_source(task, vocab, self.seed, *self._lengths(task)) for task in learnt]
+        sources = [task_source(task, vocab, self.seed, *lengths(self, task)) for task in learnt]
         names = [task.name for task in learnt]
         rates = self.mixing.rates([len(source) for source in sources], names)
         mixture = Mixture(sources, rates, self.seed, names if self.trained else ())
@@ -210,17 +220,7 @@ class Finetune(Stage):
         )
 
         def score(step: int, model: Any) -> dict[str, Any]:
-            summaries = {}
-            for k, task in enumerate(tasks):
-                place.progress.say(f"scoring {task.column}, {k + 1} of {len(tasks)}")
-                rows = first(task.evaluation_rows, self.evaluation_rows)
-                source_length, target_length = self._lengths(task)
-                found = evaluate(model, vocab, task, rows, source_length=source_length, target_length=target_length)
-                path = _predictions(work, step, k, task.name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save_predictions(found, path, about(task))
-                summaries[task.name] = found.summary()
-            return {"tasks": summaries}
+            return {"tasks": summaries(self, model, step, tasks, vocab, work, place)}
 
         train(
             run,
@@ -232,105 +232,27 @@ class Finetune(Stage):
             evaluate=score,
             progress=place.progress,
         )
-        scores, steps = _scores(work, [task.name for task in tasks])
-        _keep_predictions(work, steps | {self.steps})
-        _finish(work, model, vocab, _trained(work, model) | {"tasks": scores})
-
-    def _lengths(self, task: Task) -> tuple[int, int]:
-        """Tokens that a task's rows are trimmed to: the task's, but no more than a packed row holds."""
-        return min(task.input_length, self.source_length), min(task.target_length, self.target_length)
+        finish(work, model, vocab, trained(work, model) | {"tasks": best_scores(work, tasks, self.steps)})
 
 
-def _row(stage: Pretrain | Finetune) -> int:
+# --- for people and for the plan --------------------------------------------------------------------------------------
+
+
+def _row(stage: Trains) -> int:
     """FLOPs to train on one row."""
     return flops(stage.shape, stage.architecture, stage.source_length, stage.target_length)
 
 
-def _told(variant: str, seed: int) -> str:
+def training_work(stage: Trains) -> float:
+    """The part of `work` that is training."""
+    return _START_S + stage.steps * stage.rows * _row(stage) / _FLOPS_PER_S
+
+
+def scoring_work(stage: Scores) -> float:
+    """The part of `work` that is scoring, at all checkpoints."""
+    rows = stage.steps // stage.evaluate_every * len(stage.scored or stage.tasks) * (stage.evaluation_rows or 1000)
+    return rows * _row(stage) / _FLOPS_PER_S
+
+
+def told(variant: str, seed: int) -> str:
     return (f", {variant}" if variant else "") + (f", seed {seed}" if seed else "")
-
-
-def _trained(work: Path, model: Any) -> dict[str, Any]:
-    """What a run came to. trainable: of its parameters, those that the last step moved. examples: of each member of a
-    mixture that tells them."""
-    rows = read_journal(work / "journal.jsonl")
-    examples = {"examples": rows[-1]["examples"]} if "examples" in rows[-1] else {}
-    return examples | {
-        "first_loss": rows[0]["loss"],
-        "last_loss": rows[-1]["loss"],
-        "tokens": sum(row["tokens"] for row in rows),
-        "target_tokens": sum(row["target_tokens"] for row in rows),
-        "parameters": sum(weight.numel() for weight in model.parameters()),
-        "trainable": rows[-1]["trainable"],
-    }
-
-
-def _finish(work: Path, model: Any, vocab: Vocab, result: dict[str, Any]) -> None:
-    """Weights and numbers stay; the checkpoints to resume from, optimiser and all, go."""
-    from t5study.model import released
-
-    shutil.rmtree(work / "model", ignore_errors=True)  # of a process that died after the last step
-    released.save_released(model, work / "model", vocab_path=vocab.path)
-    write_json(work / RESULT, result)
-    _finished(work)
-
-
-def _finished(work: Path) -> bool:
-    """Whether a run is done but for tidying up, which is then done: also after a kill in the midst of it."""
-    if done := (work / RESULT).is_file():
-        shutil.rmtree(work / "checkpoints", ignore_errors=True)
-    return done
-
-
-# --- from evaluations to scores -----------------------------------------------------------------------------------
-
-
-def _scores(work: Path, names: list[str]) -> tuple[dict[str, Any], set[int]]:
-    """Each task at its best checkpoint, by its metric and by its targets' likelihood apart; and the steps of these."""
-    from t5study.evaluate.evaluation import best, best_likelihood
-
-    rows = read_journal(work / "evaluations.jsonl")
-    scores, steps = {}, set()
-    for name in names:
-        told = {row["step"]: row["tasks"][name] for row in rows}
-        found = {step: _recalled(summary) for step, summary in told.items()}
-        by_metric, by_nats = best(found), best_likelihood(found)
-        metric, nats = found[by_metric], found[by_nats]
-        scores[name] = {
-            "metric": _score(metric.value, by_metric, metric.intervals[metric.metric], told[by_metric]),
-            "nats": _score(nats.nats_per_token, by_nats, nats.intervals["nats"], told[by_nats]) | {"unreadable": 0},
-            "metrics": metric.metrics,
-        }
-        steps |= {by_metric, by_nats}
-    return scores, steps
-
-
-def _recalled(summary: dict[str, Any]) -> Evaluation:
-    """An evaluation from what a run wrote of it; its predictions lie in files."""
-    from t5study.evaluate.evaluation import Evaluation
-
-    return Evaluation(
-        task=summary["task"],
-        metric=summary["metric"],
-        metrics=summary["metrics"],
-        nats_per_token=summary["nats_per_token"],
-        intervals={name: (low, high) for name, (low, high) in summary["intervals"].items()},
-        predictions=(),
-    )
-
-
-def _score(value: float, step: int, interval: tuple[float, float], summary: dict[str, Any]) -> dict[str, Any]:
-    low, high = interval
-    counts = {"n": summary["n"], "unreadable": summary["unreadable"]}
-    return {"value": value, "step": step, "low": low, "high": high, **counts}
-
-
-def _predictions(work: Path, step: int, k: int, name: str) -> Path:
-    clean = re.sub(r"[^\w.-]+", "-", name).strip(".")[:80]
-    return work / "predictions" / f"{step:07d}" / f"{k:02d}-{clean}.parquet"
-
-
-def _keep_predictions(work: Path, steps: set[int]) -> None:
-    for kept in (work / "predictions").iterdir():
-        if int(kept.name) not in steps:
-            shutil.rmtree(kept)

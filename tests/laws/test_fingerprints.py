@@ -19,6 +19,7 @@ from t5study.study.material import Chosen, Corpus, GivenRows
 from t5study.study.plans import unfold
 from t5study.study.scales import SCALES, SMOKE
 from t5study.study.stages import Stage, needed, stage_id
+from t5study.study.strategies import MultiTask
 from t5study.train.optim import Constant
 from t5study.train.tuning import Adapters
 
@@ -43,6 +44,8 @@ def test_every_field_of_an_experiment_counts():
         "mixing": Equal(),
         "tuning": Adapters(32),
         "seed": 1,
+        "repeats": 64,
+        "strategy": MultiTask(),
     }
     assert set(others) == {field.name for field in dataclasses.fields(BASELINE)}
     prints = [fingerprint(BASELINE), *(fingerprint(BASELINE.but(**{name: value})) for name, value in others.items())]

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from toy_study import NoText, toy_setting
 
+from t5study.feed.mixing import Equal
 from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
 from t5study.ground.store import Store, read_json
 from t5study.objectives import Deshuffle, PrefixLM, SpanCorruption
-from t5study.study import material, training
+from t5study.study import material, outcome
 from t5study.study.baseline import BASELINE
 from t5study.study.material import Corpus, Vocabulary
-from t5study.study.plans import unfold
+from t5study.study.multitask import MultiTaskTraining
+from t5study.study.plans import Setting, absent, stages_of, unfold
 from t5study.study.runner import chosen_tables, experiments_of
 from t5study.study.scales import LAPTOP, SCALES, SMOKE, find
 from t5study.study.stages import RESULT, Place, build, needed, stage_id
+from t5study.study.strategies import LeaveOneOut, MultiTask, MultiTaskThenFinetune, SupervisedThenFinetune
 from t5study.study.tables.architectures import TABLE_2
+from t5study.study.tables.datasets import TABLE_8, TABLE_9
 from t5study.study.tables.declared import SEARCH, TABLES
-from t5study.study.tables.strategies import TABLE_10
-from t5study.study.training import Pretrain
+from t5study.study.tables.strategies import TABLE_10, TABLE_11, TABLE_12
+from t5study.study.training import Finetune, Pretrain
+from t5study.train.tuning import Adapters
 
 
 class Quiet:
@@ -45,12 +51,16 @@ def test_parents_come_first_and_each_once():
 
 def test_all_tables_share_what_they_share():
     """18 rows of the search come to 18 runs: 13 objectives, two more seeds of the baseline, three without pre-training.
-    16 more rows come to 8 pre-trainings (four more architectures, twice) and five more ways of tuning."""
-    for tables, rows, expected in ((SEARCH, 18, (15, 18)), (TABLES, 34, (23, 31))):
+    16 rows of Tables 2 and 10 come to 8 pre-trainings (four more architectures, twice) and five more ways of tuning. 27
+    of Tables 8, 9, 11 and 12 come to five texts, one cut of this little one (all four would be less than an example),
+    ten multi-task trainings (Table 12's is one of Table 11's), and four before fine-tuning: of all tasks, of either,
+    and of all without text."""
+    setting = texts_given(toy_setting())
+    for tables, rows, expected in ((SEARCH, 18, (15, 18, 0)), (TABLES, 61, (29, 41, 14))):
         assert sum(len(table.rows) for table in tables) == rows
-        stages = needed(unfold(one, toy_setting()) for one in experiments_of(tables, 3))
+        stages = needed(stage for one in experiments_of(tables, 3) for stage in stages_of(one, setting))
         kinds = [stage.kind for stage in stages.values()]
-        assert (kinds.count("pretrain"), kinds.count("finetune")) == expected
+        assert tuple(map(kinds.count, ("pretrain", "finetune", "multitask"))) == expected
 
 
 def test_every_architecture_has_its_shape_and_half_the_layers_are_half():
@@ -102,9 +112,92 @@ def test_pretraining_is_in_units_of_the_scale():
     assert (stage.start.steps, stage.steps) == (SMOKE.pretrain_steps // 2, SMOKE.finetune_steps * 2)
 
 
-def test_what_nothing_can_do_yet_is_not_passed_over():
-    with pytest.raises(ValueError, match="nothing here can do that"):
-        unfold(BASELINE.but(corpus="other"), toy_setting())
+def texts_given(setting: Setting) -> Setting:
+    """With a text of every name that Table 8 has."""
+    names = sorted(row.experiment.corpus for row in TABLE_8.rows if row.experiment != BASELINE)
+    return replace(setting, texts=tuple((name, Corpus(name, NoText(name))) for name in names))
+
+
+def test_a_text_that_was_not_given_is_told_with_its_option():
+    other = BASELINE.but(corpus="wikipedia")
+    assert stages_of(other, toy_setting()) == ()
+    assert absent(other, toy_setting()) == "no text of the name wikipedia was given; give --corpus wikipedia=PATTERN"
+    with pytest.raises(ValueError, match="no text of the name wikipedia was given"):
+        unfold(other, toy_setting())
+
+
+def test_another_text_is_read_in_the_studys_own_vocabulary():
+    stage = unfold(BASELINE.but(corpus="wikipedia"), texts_given(toy_setting()))
+    assert isinstance(stage.start, Pretrain)
+    assert stage.start.tokens.corpus.value == "wikipedia"
+    assert stage.start.tokens.vocabulary == stage.vocabulary == toy_setting().vocabulary
+    assert stage.label == "finetune replace spans 15%, on wikipedia"
+
+
+def test_text_is_cut_to_be_read_so_often_but_never_below_an_example():
+    """The paper's own numbers at its scale; at a small one some rows are cut to the same text, and are one run."""
+
+    def cuts(scale: str) -> list[int | None]:
+        stages = [unfold(row.experiment, replace(toy_setting(), scale=SCALES[scale])) for row in TABLE_9.rows]
+        return [stage.start.tokens.max_tokens for stage in stages if isinstance(stage.start, Pretrain)]
+
+    assert cuts("paper") == [None, 2**29, 2**27, 2**25, 2**23]
+    assert cuts("laptop") == [2_000_000, 6_240, 1_560, 390, 127]
+    assert cuts("smoke") == [20_000, 32, 32, 32, 32]
+
+
+# --- multi-task training --------------------------------------------------------------------------------------------
+
+
+def test_multi_task_training_has_the_steps_of_both_and_is_scored():
+    (stage,) = stages_of(BASELINE.but(strategy=MultiTask(), mixing=Equal()), toy_setting())
+    assert isinstance(stage, MultiTaskTraining)
+    assert (stage.steps, stage.rows) == (SMOKE.pretrain_steps + SMOKE.finetune_steps, SMOKE.pretrain_rows)
+    assert (stage.evaluate_every, stage.evaluation_rows) == (SMOKE.evaluate_every, SMOKE.evaluation_rows)
+    assert stage.target_length == max(
+        SMOKE.finetune_target_length, BASELINE.objective.lengths(SMOKE.source_length).targets
+    )
+    assert stage.label == "train on replace spans 15% and all tasks, equal"
+    assert stage.start is None
+    assert stage.work > unfold(BASELINE, toy_setting()).work
+
+
+def test_table_12s_multi_task_training_is_a_row_of_table_11():
+    twin = TABLE_12.row("Multi-task training").experiment
+    assert twin == TABLE_11.row("Examples-proportional, K=2^19").experiment
+
+
+def test_fine_tuning_starts_from_the_mixture_with_text_or_without():
+    for strategy, has_text in ((MultiTaskThenFinetune(), True), (SupervisedThenFinetune(), False)):
+        (stage,) = stages_of(BASELINE.but(strategy=strategy), toy_setting())
+        assert isinstance(stage, Finetune)
+        assert isinstance(stage.start, MultiTaskTraining)
+        assert stage.start.steps == SMOKE.pretrain_steps
+        assert stage.start.evaluate_every == 0
+        assert (stage.start.tokens is not None) == has_text
+        assert stage.start.tasks == stage.tasks
+    assert stage.label == "finetune all tasks"
+
+
+def test_what_is_left_out_is_what_is_fine_tuned_on():
+    stages = stages_of(BASELINE.but(strategy=LeaveOneOut()), toy_setting())
+    assert len(stages) == 2
+    for stage in stages:
+        assert isinstance(stage.start, MultiTaskTraining)
+        assert len(stage.tasks) == 1
+        assert set(stage.start.tasks) == set(toy_setting().tasks) - set(stage.tasks)
+    assert stages[1].label == "finetune replace spans 15% and all tasks but sign on sign"
+
+
+def test_of_one_task_alone_what_is_left_is_the_text():
+    (stage,) = stages_of(BASELINE.but(strategy=LeaveOneOut()), toy_setting(names=("parity",)))
+    assert isinstance(stage, Finetune)
+    assert stage.start == unfold(BASELINE, toy_setting()).start
+
+
+def test_fresh_weights_are_all_trained():
+    with pytest.raises(ValueError, match="of which adapters, d=32 moves a part"):
+        stages_of(BASELINE.but(strategy=MultiTask(), tuning=Adapters(32)), toy_setting())
 
 
 def test_rows_hold_what_the_objective_makes():
@@ -132,9 +225,9 @@ def test_every_scale_ends_fine_tuning_with_an_evaluation(scale):
 def test_tables_are_chosen_by_number():
     assert (chosen_tables("all"), chosen_tables("search")) == (TABLES, SEARCH)
     assert [table.number for table in chosen_tables("10,7,4")] == ["4", "7", "10"]
-    for text, found in [("4,9", "'9'"), ("", "''"), ("four", "'four'")]:
+    for text, found in [("4,3", "'3'"), ("", "''"), ("four", "'four'")]:
         with pytest.raises(
-            UserError, match=f"--tables: found {found}; give search, all, or some of 1, 2, 4, 5, 6, 7, 10"
+            UserError, match=f"--tables: found {found}; give search, all, or some of 1, 2, 4, 5, 6, 7, 8, 9, 10"
         ):
             chosen_tables(text)
 
@@ -193,7 +286,7 @@ def test_the_best_checkpoint_is_each_tasks_own_and_each_measures_own(tmp_path: P
         {"step": 30, "tasks": {"t": summary(50.0, 1.75, 0), "u": summary(30.0, 2.75)}},
     ]
     (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    scores, steps = training._scores(tmp_path, ["t", "u"])
+    scores, steps = outcome._scores(tmp_path, ["t", "u"])
     assert scores["t"]["metric"] == {"value": 60.0, "step": 10, "low": 59.0, "high": 61.0, "n": 50, "unreadable": 7}
     assert scores["t"]["nats"]["value"] == 1.5
     assert (scores["t"]["nats"]["step"], scores["u"]["metric"]["step"], scores["u"]["nats"]["step"]) == (20, 30, 20)
@@ -202,16 +295,16 @@ def test_the_best_checkpoint_is_each_tasks_own_and_each_measures_own(tmp_path: P
 
 def test_predictions_of_other_checkpoints_are_removed(tmp_path: Path):
     for step in (10, 20, 30):
-        path = training._predictions(tmp_path, step, 0, "pydocs/answer")
+        path = outcome._predictions(tmp_path, step, 0, "pydocs/answer")
         path.parent.mkdir(parents=True)
         path.touch()
-    training._keep_predictions(tmp_path, {10, 30})
+    outcome._keep_predictions(tmp_path, {10, 30})
     assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["0000010", "0000030"]
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a b/<c>", "試験", "x" * 300, "."])
 def test_a_tasks_name_never_leads_out_of_its_folder(tmp_path: Path, name: str):
-    path = training._predictions(tmp_path, 5, 3, name)
+    path = outcome._predictions(tmp_path, 5, 3, name)
     assert path.resolve().parent == tmp_path.resolve() / "predictions" / "0000005"
     assert path.name.startswith("03-")
     assert len(path.name) < 120
