@@ -6,6 +6,7 @@ the study was interrupted and in whatever order its runs ended. costs.json holds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -18,20 +19,30 @@ from t5study.ground.store import Store, fingerprint, read_json, read_manifest, w
 from t5study.study.baseline import BASELINE
 from t5study.study.benchmarks import Studied
 from t5study.study.cells import cells_of, columns
-from t5study.study.experiment import Experiment
+from t5study.study.ensembles import Ensemble
+from t5study.study.experiment import VARIED, Experiment
 from t5study.study.noise import gain, spread
+from t5study.study.plans import Last, relative
 from t5study.study.question import Question
 from t5study.study.scores import Cell, Column, Failed, cell_json, value_of
-from t5study.study.stages import COST, Stage, folder, has, result, stage_id
-from t5study.study.table import Table
+from t5study.study.stages import COST, Stage, folder, has, needed, result, stage_id
+from t5study.study.table import Row, Table
 from t5study.study.tables.declared import SEARCH, TABLES, row_of
-from t5study.study.training import Finetune
+from t5study.study.training import Finetune, Pretrain
 from t5study.tasks.splits import first
 from t5study.tasks.task import Task
 
 SCORES, COSTS = "scores.json", "costs.json"
 FORMAT = 1
 NO_PRETRAINING = BASELINE.but(pretraining=0.0)
+SCALED = {
+    "size",
+    "batch",
+    "ensemble",
+    "gated",
+    "tied",
+    "finetuning",
+}  # axes of tables that tell relative sizes and costs
 Reason = Callable[[Stage], str | None]
 
 
@@ -46,7 +57,7 @@ class Ledger:
 
     def __init__(self, question: Question, store: Store, reason: Reason = lambda stage: None):
         self.question, self.store, self._reason = question, store, reason
-        self._cells: dict[tuple[Finetune, ...], dict[str, Cell] | None] = {}
+        self._cells: dict[tuple[Last, ...], dict[str, Cell] | None] = {}
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -63,7 +74,7 @@ class Ledger:
             self._cells[stages] = self._read(stages)
         return self._cells[stages]
 
-    def _read(self, stages: Sequence[Finetune]) -> dict[str, Cell] | None:
+    def _read(self, stages: Sequence[Last]) -> dict[str, Cell] | None:
         scores, lost = dict[str, Any](), dict[str, Cell]()
         for stage in stages:
             if has(self.store, stage):
@@ -74,7 +85,7 @@ class Ledger:
                 return None
         return cells_of(scores, self.tasks, self.question.setting.benchmarks, lost)
 
-    def _of(self, stage: Finetune) -> list[Task]:
+    def _of(self, stage: Last) -> list[Task]:
         """The tasks of a stage."""
         mine = set(stage.tasks)
         return [task for chosen, task in zip(self.question.setting.tasks, self.tasks, strict=True) if chosen in mine]
@@ -142,8 +153,9 @@ class Ledger:
     def _run(self, experiment: Experiment, cells: Mapping[str, Cell]) -> dict[str, Any]:
         stages = self.question.stages(experiment)
         tuned = [result(self.store, stage) for stage in stages if has(self.store, stage)]
-        start = stages[0].start
+        start, read = stages[0].start, pretrainings(stages)
         trained = result(self.store, start) if start and has(self.store, start) else None
+        before = [result(self.store, stage)["tokens"] for stage in read if has(self.store, stage)]
         whole = tuned if len(tuned) == len(stages) else []
         first, last = trained or next(iter(tuned), None), next(iter(tuned), None) or trained
         ids = [stage_id(stage) for stage in stages]
@@ -156,7 +168,7 @@ class Ledger:
             "pretrain": stage_id(start) if start else None,
             "finetune": ids[0],
             "tokens": {
-                "pretrain": trained["tokens"] if trained else None if start else 0,
+                "pretrain": sum(before) if len(before) == len(read) else None,
                 "finetune": sum(one["tokens"] for one in whole) if whole else None,
             },
             "parameters": last["parameters"] if last else None,
@@ -184,9 +196,10 @@ class Ledger:
             "caption": table.caption,
             "axes": list(table.axes),
             "rows": [
-                {
+                self._relative(table, row)
+                | {
                     "label": row.label,
-                    "starred": row.starred,
+                    "starred": table.starred(row),
                     "paper": row.paper,
                     "erratum": row.erratum,
                     "runs": self.runs_of(row.experiment),
@@ -195,6 +208,13 @@ class Ledger:
             ],
             "deviation": table.deviation,
         }
+
+    def _relative(self, table: Table, row: Row) -> dict[str, Any]:
+        """Size and cost beside the baseline's, where the table is about them."""
+        if not SCALED & set(table.axes):
+            return {}
+        size, cost = relative(row.experiment, self.question.setting)
+        return {"relative": {"parameters": round(size, 3), "cost": round(cost, 3)}}
 
     # --- costs.json -----------------------------------------------------------------------------------------------
 
@@ -206,18 +226,18 @@ class Ledger:
             counted[stage_id(stage)] = self._seconds(stage) or 0.0
         for experiment in experiments:
             stages = self.question.stages(experiment)
-            start = stages[0].start
-            pretrained, tuned = self._seconds(start) if start else 0.0, [self._seconds(stage) for stage in stages]
-            took = [seconds for seconds in tuned if seconds is not None]
-            if len(took) < len(stages):
+            before = pretrainings(stages)
+            after = [one for one in needed(stages).values() if isinstance(one, Finetune | Ensemble)]
+            spent = {stage_id(one): seconds for one in [*before, *after] if (seconds := self._seconds(one)) is not None}
+            took = [spent[stage_id(one)] for one in after if stage_id(one) in spent]
+            if len(took) < len(after):
                 continue
-            speed = None
-            if start and pretrained:
-                counted[stage_id(start)] = pretrained
-                speed = result(self.store, start)["tokens"] / pretrained
-            counted |= dict(zip(map(stage_id, stages), took, strict=True))
+            pretrained = math.fsum(spent.get(stage_id(one), 0.0) for one in before)
+            read = sum(result(self.store, one)["tokens"] for one in before if stage_id(one) in spent)
+            speed = read / pretrained if pretrained else None
+            counted |= spent
             runs[_key(stages)] = {
-                "pretrain_s": pretrained,
+                "pretrain_s": round(pretrained, 3),
                 "finetune_s": round(sum(took), 3),
                 "tokens_per_s": None if speed is None else round(speed, 1),
             }
@@ -229,7 +249,12 @@ class Ledger:
         return read_json(folder(self.store, stage) / COST)["seconds"]
 
 
-def _key(stages: Sequence[Finetune]) -> str:
+def pretrainings(stages: Iterable[Stage]) -> list[Pretrain]:
+    """All the pre-trainings that some stages rest on."""
+    return [stage for stage in needed(stages).values() if isinstance(stage, Pretrain)]
+
+
+def _key(stages: Sequence[Last]) -> str:
     """The fingerprint by which scores.json knows a run: of its one fine-tuning, or of all of them."""
     if len(stages) == 1:
         return stage_id(stages[0]).rpartition("/")[2]
@@ -249,10 +274,13 @@ def _studied(one: Studied) -> dict[str, Any]:
     }
 
 
-def label(experiment: Experiment) -> str:
+def label(experiment: Experiment, baseline: Experiment = BASELINE) -> str:
     """What a run is called: what pre-training hid, and how else it departs from the baseline."""
-    start = experiment.objective.label if experiment.pretraining else "no pre-training"
-    return ", ".join(filter(None, (start, experiment.variant(BASELINE, "architecture", "tuning"))))
+    if not experiment.pretraining:
+        experiment, start = experiment.but(pretraining=baseline.pretraining), "no pre-training"
+    else:
+        start = experiment.objective.label
+    return ", ".join(filter(None, (start, experiment.variant(baseline, *VARIED))))
 
 
 def paper_figures(experiment: Experiment) -> dict[str, float] | None:

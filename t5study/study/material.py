@@ -159,6 +159,16 @@ class Chosen:
     rows: EmbeddedRows | GivenRows
     name: str = ""
 
+    @property
+    def address(self) -> str:
+        """By which it was chosen."""
+        return self.rows.address if isinstance(self.rows, GivenRows) else self.name
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return self.name or self.rows.label.removeprefix("task ")
+
     def load(self, store: Store) -> Task:
         """The task, its rows checked."""
         from t5study.tasks.task import kept

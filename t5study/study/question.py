@@ -23,8 +23,8 @@ from t5study.study.asked import Asked
 from t5study.study.benchmarks import find_studied
 from t5study.study.experiment import Experiment
 from t5study.study.material import Chosen, Corpus, EmbeddedRows, GivenRows
-from t5study.study.plans import Setting, stages_of
-from t5study.study.training import Finetune
+from t5study.study.plans import Last, Setting, stages_of
+from t5study.study.table import in_order
 from t5study.tasks.task import Task
 
 ASKED = "study.json"
@@ -47,7 +47,7 @@ class Question:
     def corpus_name(self) -> str:
         return " ".join(self.asked.text) if self.asked.text else EMBEDDED
 
-    def stages(self, experiment: Experiment) -> tuple[Finetune, ...]:
+    def stages(self, experiment: Experiment) -> tuple[Last, ...]:
         """The last stages of an experiment: one, or one a benchmark."""
         return stages_of(experiment, self.setting)
 
@@ -83,7 +83,7 @@ class Question:
             "metric": typed.metric,
             **several,
             "rounds": rounds or before.get("rounds", False),
-            "tables": sorted({*before.get("tables", ()), *tables}, key=int),
+            "tables": sorted({*before.get("tables", ()), *tables}, key=in_order),
         }
         if asked != before:
             out.mkdir(parents=True, exist_ok=True)

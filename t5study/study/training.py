@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from t5study.decode.methods import Beam
 from t5study.ground.journal import read_journal
 from t5study.ground.store import fingerprint, verify, write_json
 from t5study.model.shapes import Shape, flops
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from t5study.vocab import Vocab
 
 _FLOPS_PER_S = 2e10  # of training, on one core of a laptop
+TEXT_METRICS = ("bleu", "rouge1", "rouge2", "rougeLsum")  # of tasks that section 3.7 answers with beams
 _START_S = 1.0  # to build a model, read its data and write it down
 
 
 @dataclass(frozen=True)
 class Pretrain(Stage):
-    """A model from fresh weights on text. variant: how it departs from the baseline otherwise, for people."""
+    """A model from fresh weights, or from those of another pre-training, on text. variant: how it departs from the
+    baseline otherwise, for people."""
 
     tokens: Tokens
     objective: Objective
@@ -44,15 +47,18 @@ class Pretrain(Stage):
     seed: int
     save_every: int = field(compare=False, metadata=UNSIGNED)
     variant: str = field(default="", compare=False, metadata=UNSIGNED)
+    start: Pretrain | None = field(default=None, metadata=IF_SET)
     kind: ClassVar[str] = "pretrain"
 
     @property
     def label(self) -> str:
-        return f"pretrain {self.objective.label}" + _told(self.variant, self.seed)
+        objective = self.objective.label
+        told = f"adapt {self.start.objective.label} to {objective}" if self.start else f"pretrain {objective}"
+        return told + _told(self.variant, self.seed)
 
     @property
     def parents(self) -> tuple[Stage, ...]:
-        return (self.tokens.vocabulary, self.tokens)
+        return (self.tokens.vocabulary, self.tokens, *((self.start,) if self.start else ()))
 
     @property
     def steps_of_training(self) -> int:
@@ -64,14 +70,19 @@ class Pretrain(Stage):
         return self.objective.lengths(self.source_length).targets
 
     @property
+    def flops(self) -> int:
+        """Of its training."""
+        return self.steps * self.rows * _row(self)
+
+    @property
     def work(self) -> float:
-        return _START_S + self.steps * self.rows * _row(self) / _FLOPS_PER_S
+        return _START_S + self.flops / _FLOPS_PER_S
 
     def build(self, work: Path, place: Place) -> None:
         from t5study.corpus.tokens import TokenStore
         from t5study.feed.sources import DocumentSource
         from t5study.feed.stream import Stream
-        from t5study.model import architectures
+        from t5study.model import architectures, released
         from t5study.train.loop import TrainRun, train
 
         if _finished(work):
@@ -95,10 +106,14 @@ class Pretrain(Stage):
             seed=self.seed,
             save_every=self.save_every,
             data=(self.objective, fingerprint(self.tokens)),
-            init="fresh",
+            init=fingerprint(self.start) if self.start else "fresh",
             z_loss=self.z_loss,
         )
-        model = architectures.build(shape, self.seed, self.architecture)
+        if self.start:
+            verify(place.folder(self.start))
+            model = released.load_released(place.folder(self.start) / "model")[0]
+        else:
+            model = architectures.build(shape, self.seed, self.architecture)
         train(run, model, stream, work, place.machine, label=self.label, progress=place.progress)
         _finish(work, model, vocab, _trained(work, model))
 
@@ -109,7 +124,7 @@ class Finetune(Stage):
 
     The optimiser starts anew, as in the official code, which restores the weights alone. trained, scored: names of the
     tasks that are, where not all are both (of SuperGLUE, DPR is trained on and not scored). on: the benchmark that
-    these tasks are, for people.
+    these tasks are, for people. beam: how tasks whose metric compares texts are answered, None for greedily.
     """
 
     start: Pretrain | None
@@ -135,12 +150,15 @@ class Finetune(Stage):
     trained: tuple[str, ...] = field(default=(), metadata=IF_SET)
     scored: tuple[str, ...] = field(default=(), metadata=IF_SET)
     on: str = field(default="", compare=False, metadata=UNSIGNED)
+    beam: Beam | None = field(default=None, metadata=IF_SET)
     kind: ClassVar[str] = "finetune"
 
     @property
     def label(self) -> str:
-        start = self.start.objective.label if self.start else "no pre-training"
-        return f"finetune {start}{' on ' * bool(self.on)}{self.on}" + _told(self.variant, self.seed)
+        first = self.start.start or self.start if self.start else None
+        start = first.objective.label if first else "no pre-training"
+        again = f" of {self.start.seed}" if self.start and self.start.seed != self.seed else ""
+        return f"finetune {start}{' on ' * bool(self.on)}{self.on}" + _told(self.variant, self.seed) + again
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -159,17 +177,19 @@ class Finetune(Stage):
         return rows * _row(self) / _FLOPS_PER_S
 
     @property
+    def flops(self) -> int:
+        """Of its training."""
+        return self.steps * self.rows * _row(self)
+
+    @property
     def work(self) -> float:
-        return _START_S + self.steps * self.rows * _row(self) / _FLOPS_PER_S + self.scoring
+        return _START_S + self.flops / _FLOPS_PER_S + self.scoring
 
     def build(self, work: Path, place: Place) -> None:
-        from t5study.evaluate.predictions import about, save_predictions
         from t5study.evaluate.rows import task_source
-        from t5study.evaluate.scoring import evaluate
         from t5study.feed.mixing import Mixture
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
-        from t5study.tasks.splits import first
         from t5study.train.loop import TrainRun, train
         from t5study.train.tuning import begin
 
@@ -210,17 +230,7 @@ class Finetune(Stage):
         )
 
         def score(step: int, model: Any) -> dict[str, Any]:
-            summaries = {}
-            for k, task in enumerate(tasks):
-                place.progress.say(f"scoring {task.column}, {k + 1} of {len(tasks)}")
-                rows = first(task.evaluation_rows, self.evaluation_rows)
-                source_length, target_length = self._lengths(task)
-                found = evaluate(model, vocab, task, rows, source_length=source_length, target_length=target_length)
-                path = _predictions(work, step, k, task.name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                save_predictions(found, path, about(task))
-                summaries[task.name] = found.summary()
-            return {"tasks": summaries}
+            return {"tasks": self.summaries(model, step, tasks, vocab, work, place)}
 
         train(
             run,
@@ -235,6 +245,34 @@ class Finetune(Stage):
         scores, steps = _scores(work, [task.name for task in tasks])
         _keep_predictions(work, steps | {self.steps})
         _finish(work, model, vocab, _trained(work, model) | {"tasks": scores})
+
+    def summaries(
+        self, model: Any, step: int, tasks: list[Task], vocab: Vocab, work: Path, place: Place
+    ) -> dict[str, Any]:
+        """Scores a model, or several as one, on some tasks; the predictions are kept in the folder `work`."""
+        from t5study.evaluate.predictions import about, save_predictions
+        from t5study.evaluate.scoring import evaluate
+        from t5study.tasks.splits import first
+
+        found = {}
+        for k, task in enumerate(tasks):
+            place.progress.say(f"scoring {task.column}, {k + 1} of {len(tasks)}")
+            rows = first(task.evaluation_rows, self.evaluation_rows)
+            source_length, target_length = self._lengths(task)
+            scored = evaluate(
+                model,
+                vocab,
+                task,
+                rows,
+                source_length=source_length,
+                target_length=target_length,
+                method=self.beam if self.beam and task.primary in TEXT_METRICS else "greedy",
+            )
+            path = _predictions(work, step, k, task.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_predictions(scored, path, about(task))
+            found[task.name] = scored.summary()
+        return found
 
     def _lengths(self, task: Task) -> tuple[int, int]:
         """Tokens that a task's rows are trimmed to: the task's, but no more than a packed row holds."""
@@ -295,14 +333,19 @@ def _scores(work: Path, names: list[str]) -> tuple[dict[str, Any], set[int]]:
         told = {row["step"]: row["tasks"][name] for row in rows}
         found = {step: _recalled(summary) for step, summary in told.items()}
         by_metric, by_nats = best(found), best_likelihood(found)
-        metric, nats = found[by_metric], found[by_nats]
-        scores[name] = {
-            "metric": _score(metric.value, by_metric, metric.intervals[metric.metric], told[by_metric]),
-            "nats": _score(nats.nats_per_token, by_nats, nats.intervals["nats"], told[by_nats]) | {"unreadable": 0},
-            "metrics": metric.metrics,
-        }
+        scores[name] = scores_at(told, by_metric, by_nats)
         steps |= {by_metric, by_nats}
     return scores, steps
+
+
+def scores_at(told: dict[int, dict[str, Any]], by_metric: int, by_nats: int) -> dict[str, Any]:
+    """A task's summaries by step -> its scores at one step by its metric, and at one by likelihood."""
+    metric, nats = _recalled(told[by_metric]), _recalled(told[by_nats])
+    return {
+        "metric": _score(metric.value, by_metric, metric.intervals[metric.metric], told[by_metric]),
+        "nats": _score(nats.nats_per_token, by_nats, nats.intervals["nats"], told[by_nats]) | {"unreadable": 0},
+        "metrics": metric.metrics,
+    }
 
 
 def _recalled(summary: dict[str, Any]) -> Evaluation:
