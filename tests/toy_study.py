@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import xxhash
 
+from t5study.corpus.read import text_files
 from t5study.ground.errors import UserError
+from t5study.ground.machine import Machine
 from t5study.ground.store import MANIFEST, Store, read_json, write_json
 from t5study.study.asked import Asked
+from t5study.study.ensembles import Ensemble
 from t5study.study.material import Chosen, Corpus, GivenRows
-from t5study.study.plans import Setting
 from t5study.study.question import Question
 from t5study.study.scales import SMOKE
-from t5study.study.stages import COST, RESULT, Place, Stage, folder, has, needed
+from t5study.study.setting import Setting
+from t5study.study.stages import COST, RESULT, Place, Stage, build, folder, has, needed
 from t5study.study.training import Finetune
-from t5study.tasks.task import Row, Rows, Task, keep, make_task
+from t5study.tasks.task import Row, Rows, Task, find, keep, make_task
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def digest(value: Any) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(value).encode())
 
 
-def put_run(store: Store, stage: Finetune, nats: float, accuracy: float = 50.0) -> None:
+def put_run(store: Store, stage: Finetune | Ensemble, nats: float, accuracy: float = 50.0) -> None:
     """A finished run, with all before it: every task has these scores."""
 
     def score(value: float) -> dict[str, Any]:
@@ -87,7 +91,7 @@ def put_run(store: Store, stage: Finetune, nats: float, accuracy: float = 50.0) 
     for one in needed([stage]).values():
         if has(store, one):
             continue
-        if isinstance(one, Finetune):
+        if isinstance(one, Finetune | Ensemble):
             scores = {"metric": score(accuracy), "nats": score(nats), "metrics": {"accuracy": accuracy}}
             put(store, one, {**trained, "tasks": {task.rows.value.name: scores for task in one.tasks}})  # type: ignore
         elif one.kind == "tokens":
@@ -96,6 +100,50 @@ def put_run(store: Store, stage: Finetune, nats: float, accuracy: float = 50.0) 
             put(store, one, {"pieces": 300, "asked": 300, "digest": "ab"})
         else:
             put(store, one, trained)
+
+
+# --- small enough to be run in a test's own process ---------------------------------------------------------------
+
+
+class Quiet:
+    """Progress that nobody looks at."""
+
+    def update(self, step: int, *, tokens: int = 0, loss: float | None = None) -> None: ...
+    def say(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def real_setting(folder: Path, texts: bool = False) -> Setting:
+    """Text and one or two tasks (the second asks for texts) that SMOKE can be run on."""
+    words = re.findall("[a-z]+", "the quick brown fox jumps over a lazy dog and sleeps under old trees by the river")
+    lines = [" ".join(words[(i * k + k) % len(words)] for k in range(1, 12)) + "." for i in range(400)]
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    (folder / "parity.jsonl").write_text(
+        json.dumps({"metric": "accuracy"})
+        + "".join(
+            "\n" + json.dumps({"input": f"{words[n % 16]} {n}", "target": "even" if n % 2 == 0 else "odd"})
+            for n in range(60)
+        )
+    )
+    (folder / "copy.jsonl").write_text(
+        json.dumps({"metric": "bleu"})
+        + "".join(
+            "\n" + json.dumps({"input": f"copy {n}: {line}", "target": line}) for n, line in enumerate(lines[:60])
+        )
+    )
+    source = text_files([str(folder / "text.jsonl")])
+    paths = [folder / "parity.jsonl", *([folder / "copy.jsonl"] if texts else [])]
+    tasks = [Chosen(GivenRows(find(str(path)).value, str(path), None)) for path in paths]
+    return Setting(SMOKE, Corpus(source.value, source), tuple(tasks))
+
+
+def build_all(store: Store, stages: Iterable[Stage]) -> dict[str, Stage]:
+    """Builds what is missing of some stages, one after another, here; returns all that they need."""
+    found = needed(stages)
+    for stage in found.values():
+        if not has(store, stage):
+            build(stage, Place(store, Machine(), Quiet()))
+    return found
 
 
 # --- stages that behave badly -------------------------------------------------------------------------------------

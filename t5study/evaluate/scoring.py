@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from t5study.decode import generate, scores, weights
+from t5study.decode.generate import together
 from t5study.decode.rows import by_length
 from t5study.evaluate.evaluation import Evaluation, Prediction, judged
 from t5study.evaluate.methods import Asking, Rank, asking
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Model,
+    model: Model | Sequence[Model],
     vocab: AnyVocab,
     task: Task,
     rows: Sequence[Row] | None = None,
@@ -42,12 +43,13 @@ def evaluate(
     method: str | Asking = "greedy",
     parts: Parts | None = None,
 ) -> Evaluation:
-    """Scores a model on a task's validation rows, or on the rows given.
+    """Scores a model, or several as one (their logits averaged), on a task's validation rows, or on the rows given.
 
     source_length, target_length: tokens that rows are trimmed to, EOS kept, for the likelihood and the answers alike
     (default: the task's). Answers are decoded no longer than the longest target of these rows; metrics compare them
     with the whole targets. method: "greedy", "beam", "rank" or a value (methods.py). parts: where batches are kept.
-    UserError if there are no rows, the model is not finite on one, or the task has no choices to rank.
+    UserError if there are no rows, the model is not finite on one, or the task has no choices to rank; or if several
+    models are to rank them.
     """
     rows = list(task.evaluation_rows if rows is None else rows)
     if not rows:
@@ -64,7 +66,7 @@ def evaluate(
 
 
 def unlabelled(
-    model: Model,
+    model: Model | Sequence[Model],
     vocab: AnyVocab,
     task: Task,
     rows: Sequence[Row],
@@ -89,7 +91,9 @@ def unlabelled(
     )
 
 
-def likelihoods(model: Model, pairs: Sequence[Pair], batch_rows: int, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+def likelihoods(
+    model: Model | Sequence[Model], pairs: Sequence[Pair], batch_rows: int, parts: Parts
+) -> tuple[np.ndarray, np.ndarray]:
     """Nats of each target and the tokens they are a sum over."""
     tokens_N = np.array([len(pair.target) for pair in pairs])
     length_N = np.array([len(pair.source) for pair in pairs]) + tokens_N
@@ -101,14 +105,14 @@ def likelihoods(model: Model, pairs: Sequence[Pair], batch_rows: int, parts: Par
     return nats_N, tokens_N
 
 
-def _nats(model: Model, pairs: Sequence[Pair]) -> list[float]:
+def _nats(model: Model | Sequence[Model], pairs: Sequence[Pair]) -> list[float]:
     source_RS, _ = pad_rows([pair.source for pair in pairs])
     target_RT, _ = pad_rows([pair.target for pair in pairs])
     return scores.target_scores(model, source_RS, target_RT, len(pairs))[0].tolist()
 
 
 def answers(
-    model: Model,
+    model: Model | Sequence[Model],
     vocab: AnyVocab,
     task: Task,
     pairs: Sequence[Pair],
@@ -121,14 +125,18 @@ def answers(
     choices = encoded_texts(vocab, task.choices, task.target_length)
     if isinstance(method, Rank) and not choices:
         raise UserError(f"task {task.name}: has no fixed labels to rank; give another method")
-    prepared = weights.ready(model)
+    prepared = [weights.ready(member) for member in together(model)]
+    if isinstance(method, Rank) and len(prepared) > 1:
+        raise UserError(
+            f"task {task.name}: found {len(prepared)} models to rank its labels; give one, or another method"
+        )
     texts, nats_NC = [""] * len(pairs), [[]] * len(pairs)
     for i, row_R in enumerate(batches(np.array([len(pair.source) for pair in pairs]), batch_rows)):
 
         def batch(row_R: np.ndarray = row_R) -> list:
             source_RS, _ = pad_rows([pairs[row].source for row in row_R])
             if isinstance(method, Rank):
-                return choice_nats(prepared, source_RS, choices, batch_rows).tolist()
+                return choice_nats(prepared[0], source_RS, choices, batch_rows).tolist()
             found = generate.generate(prepared, source_RS, longest, method, batch_rows=len(row_R))
             return [vocab.decode(answer.ids) for answer in found]
 

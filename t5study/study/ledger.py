@@ -23,19 +23,21 @@ from t5study.study.experiment import VARIED, Experiment
 from t5study.study.material import Tokens
 from t5study.study.multitask import MultiTaskTraining
 from t5study.study.noise import gain, spread
-from t5study.study.plans import Last, tokens_read
+from t5study.study.plans import Last, relative
 from t5study.study.question import Question
 from t5study.study.scores import Cell, Column, Failed, cell_json, value_of
 from t5study.study.stages import COST, Stage, folder, has, needed, result, stage_id
+from t5study.study.starts import tokens_read
 from t5study.study.table import Row, Table
 from t5study.study.tables.declared import SEARCH, TABLES, row_of
-from t5study.study.training import Start
+from t5study.study.training import Finetune, Start
 from t5study.tasks.splits import first
 from t5study.tasks.task import Task
 
 SCORES, COSTS = "scores.json", "costs.json"
 FORMAT = 1
 NO_PRETRAINING = BASELINE.but(pretraining=0.0)
+SCALED = {"size", "batch", "ensemble", "gated", "tied", "finetuning"}  # axes of tables that tell sizes and costs
 Reason = Callable[[Stage], str | None]
 
 
@@ -224,9 +226,10 @@ class Ledger:
             "axes": list(table.axes),
             "rows": [
                 self._absent(row, asked)
+                | self._relative(table, row)
                 | {
                     "label": row.label,
-                    "starred": row.starred,
+                    "starred": table.starred(row),
                     "paper": row.paper,
                     "erratum": row.erratum,
                     "runs": self.runs_of(row.experiment),
@@ -235,6 +238,15 @@ class Ledger:
             ],
             "deviation": table.deviation,
         }
+
+    def _relative(self, table: Table, row: Row) -> dict[str, Any]:
+        """Size and cost beside the baseline's, where the table is about them."""
+        if not SCALED & set(table.axes):
+            return {}
+        if self.question.absent(row.experiment):
+            return {}
+        size, cost = relative(row.experiment, self.question.setting)
+        return {"relative": {"parameters": round(size, 3), "cost": round(cost, 3)}}
 
     # --- costs.json -----------------------------------------------------------------------------------------------
 
@@ -247,8 +259,9 @@ class Ledger:
         for experiment in experiments:
             stages = self.question.stages(experiment)
             took = {stage_id(one): s for one in needed(stages).values() if (s := self._seconds(one)) is not None}
-            tuned = [took[stage_id(stage)] for stage in stages if stage_id(stage) in took]
-            if not stages or len(tuned) < len(stages):
+            # An ensemble's fine-tunings are a part of what it cost.
+            ends = [stage_id(one) for one in needed(stages).values() if one in stages or isinstance(one, Finetune)]
+            if not stages or any(end not in took for end in ends):
                 continue
             counted |= took
             before = [one for one in starts_of(stages) if stage_id(one) in took]
@@ -257,7 +270,7 @@ class Ledger:
             speed = read / pretrained if pretrained else None
             runs[_key(stages)] = {
                 "pretrain_s": round(pretrained, 3),
-                "finetune_s": round(math.fsum(tuned), 3),
+                "finetune_s": round(math.fsum(took[end] for end in ends), 3),
                 "tokens_per_s": None if speed is None else round(speed, 1),
             }
         return {"machine": describe(), "runs": runs, "total_s": round(sum(counted.values()), 1)}
@@ -269,8 +282,8 @@ class Ledger:
 
 
 def starts_of(stages: Sequence[Last]) -> list[Start]:
-    """The stages that the last ones start from, each once."""
-    return list(dict.fromkeys(stage.start for stage in stages if stage.start))
+    """The stages before fine-tuning that the last ones rest on, each once."""
+    return [one for one in needed(stages).values() if isinstance(one, Start) and one not in stages]
 
 
 def _key(stages: Sequence[Last]) -> str:
@@ -293,10 +306,13 @@ def _studied(one: Studied) -> dict[str, Any]:
     }
 
 
-def label(experiment: Experiment) -> str:
+def label(experiment: Experiment, baseline: Experiment = BASELINE) -> str:
     """What a run is called: what pre-training hid, and how else it departs from the baseline."""
-    start = experiment.objective.label if experiment.pretraining else "no pre-training"
-    return ", ".join(filter(None, (start, experiment.variant(BASELINE, *VARIED))))
+    if not experiment.pretraining:
+        experiment, start = experiment.but(pretraining=baseline.pretraining), "no pre-training"
+    else:
+        start = experiment.objective.label
+    return ", ".join(filter(None, (start, experiment.variant(baseline, *VARIED))))
 
 
 def paper_figures(experiment: Experiment) -> dict[str, float] | None:

@@ -160,6 +160,11 @@ class Chosen:
     name: str = ""
 
     @property
+    def address(self) -> str:
+        """By which it was chosen."""
+        return self.rows.address if isinstance(self.rows, GivenRows) else self.name
+
+    @property
     def label(self) -> str:
         """For people."""
         return self.name or self.rows.label.removeprefix("task ")

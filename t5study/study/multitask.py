@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from t5study.decode.methods import Beam
 from t5study.feed.mixing import Rule
 from t5study.feed.multitask import TWICE, UNLABELED, UNLIMITED, scaled
 from t5study.feed.named import Adjusted
@@ -21,7 +22,7 @@ from t5study.study.experiment import Mixing, Objective
 from t5study.study.material import Chosen, Tokens, Vocabulary
 from t5study.study.outcome import best_scores, finish, finished, learnt_and_scored, lengths, summaries, trained
 from t5study.study.stages import IF_SET, UNSIGNED, Place, Stage
-from t5study.study.training import Start, scoring_work, told, training_work
+from t5study.study.training import Start, scoring_work, told, training_flops, training_work
 from t5study.train.optim import Adafactor, AdamW, InverseSquareRoot
 
 
@@ -30,8 +31,8 @@ class MultiTaskTraining(Start):
     """A model from fresh weights on tasks, and on text where there are tokens (then `objective` says what is asked of
     it). mixing: the paper's rule; its limit counts examples of the official sets (`feed.multitask.scaled`).
     evaluate_every: steps between checkpoints that are scored, 0 if fine-tuning follows. trained, scored: names of the
-    tasks that are, where not all are both. without: the benchmark or task that is left out, and variant: how it departs
-    from the baseline otherwise, both for people."""
+    tasks that are, where not all are both. beam: as fine-tuning has it. without: the benchmark or task left out,
+    and variant: how it departs from the baseline otherwise, both for people."""
 
     vocabulary: Vocabulary
     tokens: Tokens | None
@@ -54,6 +55,7 @@ class MultiTaskTraining(Start):
     evaluation_rows: int | None = field(default=None, metadata=IF_SET)
     trained: tuple[str, ...] = field(default=(), metadata=IF_SET)
     scored: tuple[str, ...] = field(default=(), metadata=IF_SET)
+    beam: Beam | None = field(default=None, metadata=IF_SET)
     variant: str = field(default="", compare=False, metadata=UNSIGNED)
     without: str = field(default="", compare=False, metadata=UNSIGNED)
     kind: ClassVar[str] = "multitask"
@@ -85,6 +87,11 @@ class MultiTaskTraining(Start):
     def scoring(self) -> float:
         """The part of `work` that is scoring."""
         return scoring_work(self) if self.evaluate_every else 0.0
+
+    @property
+    def flops(self) -> int:
+        """Of its training."""
+        return training_flops(self)
 
     @property
     def work(self) -> float:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from t5study.decode.methods import Beam
 from t5study.ground.journal import read_journal
 from t5study.ground.store import write_json
 from t5study.model.shapes import Shape
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from t5study.evaluate.evaluation import Evaluation
     from t5study.tasks.task import Task
     from t5study.vocab import Vocab
+
+
+TEXT_METRICS = ("bleu", "rouge1", "rouge2", "rougeLsum")  # of tasks that section 3.7 answers with beams
 
 
 class Trains(Protocol):
@@ -37,7 +41,8 @@ class Trains(Protocol):
 
 
 class Scores(Trains, Protocol):
-    """One that trains on tasks and is scored on them. trained, scored: names of those that are, () for all."""
+    """One that trains on tasks and is scored on them. trained, scored: names of those that are, () for all.
+    beam: how tasks whose metric compares texts are answered, None for greedily."""
 
     @property
     def tasks(self) -> tuple[Chosen, ...]: ...
@@ -49,6 +54,8 @@ class Scores(Trains, Protocol):
     def evaluate_every(self) -> int: ...
     @property
     def evaluation_rows(self) -> int | None: ...
+    @property
+    def beam(self) -> Beam | None: ...
 
 
 # --- scoring ----------------------------------------------------------------------------------------------------
@@ -69,7 +76,7 @@ def lengths(stage: Scores, task: Task) -> tuple[int, int]:
 def summaries(
     stage: Scores, model: Any, step: int, tasks: list[Task], vocab: Vocab, work: Path, place: Place
 ) -> dict[str, Any]:
-    """Scores a model on some tasks at a step; the predictions are kept in the folder `work`."""
+    """Scores a model, or several as one, on some tasks at a step; the predictions are kept in the folder `work`."""
     from t5study.evaluate.predictions import about, save_predictions
     from t5study.evaluate.scoring import evaluate
     from t5study.tasks.splits import first
@@ -79,7 +86,15 @@ def summaries(
         place.progress.say(f"scoring {task.column}, {k + 1} of {len(tasks)}")
         rows = first(task.evaluation_rows, stage.evaluation_rows)
         source_length, target_length = lengths(stage, task)
-        found = evaluate(model, vocab, task, rows, source_length=source_length, target_length=target_length)
+        found = evaluate(
+            model,
+            vocab,
+            task,
+            rows,
+            source_length=source_length,
+            target_length=target_length,
+            method=stage.beam if stage.beam and task.primary in TEXT_METRICS else "greedy",
+        )
         path = _predictions(work, step, k, task.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_predictions(found, path, about(task))
@@ -107,14 +122,19 @@ def _scores(work: Path, names: list[str]) -> tuple[dict[str, Any], set[int]]:
         told = {row["step"]: row["tasks"][name] for row in rows}
         found = {step: _recalled(summary) for step, summary in told.items()}
         by_metric, by_nats = best(found), best_likelihood(found)
-        metric, nats = found[by_metric], found[by_nats]
-        scores[name] = {
-            "metric": _score(metric.value, by_metric, metric.intervals[metric.metric], told[by_metric]),
-            "nats": _score(nats.nats_per_token, by_nats, nats.intervals["nats"], told[by_nats]) | {"unreadable": 0},
-            "metrics": metric.metrics,
-        }
+        scores[name] = scores_at(told, by_metric, by_nats)
         steps |= {by_metric, by_nats}
     return scores, steps
+
+
+def scores_at(told: dict[int, dict[str, Any]], by_metric: int, by_nats: int) -> dict[str, Any]:
+    """A task's summaries by step -> its scores at one step by its metric, and at one by likelihood."""
+    metric, nats = _recalled(told[by_metric]), _recalled(told[by_nats])
+    return {
+        "metric": _score(metric.value, by_metric, metric.intervals[metric.metric], told[by_metric]),
+        "nats": _score(nats.nats_per_token, by_nats, nats.intervals["nats"], told[by_nats]) | {"unreadable": 0},
+        "metrics": metric.metrics,
+    }
 
 
 def _recalled(summary: dict[str, Any]) -> Evaluation:

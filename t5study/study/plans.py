@@ -1,7 +1,7 @@
 """Plans: an experiment and what its study shares -> the stages to run.
 
-corpus -> vocabulary -> tokens -> pretrain -> finetune        task rows -> finetune
-corpus -> vocabulary -> tokens -> multitask (-> finetune)     task rows -> multitask
+corpus -> vocabulary -> tokens -> pretrain (-> adapted) -> finetune (-> ensemble)     task rows -> finetune
+corpus -> vocabulary -> tokens -> multitask (-> finetune) (-> ensemble)               task rows -> multitask
 
 stages = stages_of(BASELINE, setting)                            the last stages: one a benchmark, where there are some
 stage = unfold(BASELINE.but(objective=PrefixLM()), setting)      the last stage of all tasks as one mixture
@@ -9,201 +9,98 @@ stage = unfold(BASELINE.but(objective=PrefixLM()), setting)      the last stage 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
-from t5study.study.baseline import BASELINE
+from t5study.decode.methods import Beam
+from t5study.model.shapes import parameters
 from t5study.study.benchmarks import Studied
-from t5study.study.experiment import PRETRAINED, STUDY, Experiment
-from t5study.study.material import Chosen, Corpus, Tokens, Vocabulary
+from t5study.study.ensembles import Ensemble
+from t5study.study.experiment import VARIED, Experiment
 from t5study.study.multitask import MultiTaskTraining
-from t5study.study.scales import Scale
-from t5study.study.strategies import LeaveOneOut, MultiTask, PretrainThenFinetune, SupervisedThenFinetune
+from t5study.study.setting import Setting, absent
+from t5study.study.stages import needed
+from t5study.study.starts import multitask, rows_of, start_of, start_without
+from t5study.study.strategies import LeaveOneOut, MultiTask
 from t5study.study.training import Finetune, Pretrain, Start
-from t5study.train.tuning import AllParameters
 
-Last = Finetune | MultiTaskTraining  # a stage that ends in scores
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What all runs of a study share. benchmarks: () where the tasks are fine-tuned on as one mixture; else each has
-    a fine-tuning of its own, and `tasks` are those of all of them. texts: further ones to pre-train on, by name."""
-
-    scale: Scale
-    corpus: Corpus
-    tasks: tuple[Chosen, ...]
-    benchmarks: tuple[Studied, ...] = ()
-    texts: tuple[tuple[str, Corpus], ...] = ()
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.corpus, self.scale.pieces, self.scale.vocabulary_characters)
-
-    @property
-    def tokens(self) -> Tokens:
-        return self.tokens_of(STUDY)
-
-    def tokens_of(self, name: str, cut: int | None = None) -> Tokens:
-        """One of its texts, in the study's own vocabulary (as in the paper, section 3.4.1). cut: tokens to keep."""
-        corpus = {STUDY: self.corpus, **dict(self.texts)}[name]
-        there = [tokens for tokens in (self.scale.max_tokens, cut) if tokens]
-        return Tokens(corpus, self.vocabulary, min(there, default=None))
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """What is left out of multi-task training in its turn: benchmarks, or tasks."""
-        if self.benchmarks:
-            return tuple(
-                Part(one.benchmark.column, one.tasks, one.trained) for one in self.benchmarks if not one.absent
-            )
-        return tuple(Part(task.label, (task,)) for task in self.tasks)
-
-
-@dataclass(frozen=True)
-class Part:
-    """Tasks that are fine-tuned on together. trained: names of those that are trained on, () for all."""
-
-    name: str
-    tasks: tuple[Chosen, ...]
-    trained: tuple[str, ...] = ()
-
-
-def absent(experiment: Experiment, setting: Setting) -> str:
-    """Why an experiment cannot be run with what the study was given; "" if it can."""
-    name = experiment.corpus
-    if name == STUDY or name in dict(setting.texts):
-        return ""
-    return f"no text of the name {name} was given; give --corpus {name}=PATTERN"
+Last = Finetune | MultiTaskTraining | Ensemble  # what a run ends with: it has tasks, scores, and where it started from
+SMALL_BATCH = 8 / 128  # of the baseline's rows: section 3.7's batch where a task is fine-tuned on by itself
 
 
 def stages_of(experiment: Experiment, setting: Setting) -> tuple[Last, ...]:
-    """An experiment -> its last stages: one; or one a benchmark that can be run (section 2.4: seven fine-tunings of a
-    pre-trained model), each with targets no longer than the benchmark's. () if it cannot be run (`absent`)."""
+    """An experiment -> its last stages: one, or one a benchmark that can be run (section 2.4: seven fine-tunings of a
+    pre-trained model), or one a task, each with targets no longer than the benchmark's. () if it cannot be run
+    (`absent`)."""
     if absent(experiment, setting):
         return ()
-    match experiment.strategy:
-        case MultiTask():
-            return (_multitask(experiment, setting, experiment.pretraining, experiment.finetuning),)
-        case LeaveOneOut():
-            apart = _apart(_finetune(experiment, setting, None), setting)
-            starts = (_without(experiment, setting, part) for part in setting.parts)
-            return tuple(replace(one, start=start) for one, start in zip(apart, starts, strict=True))
-    return _divided(unfold(experiment, setting), setting)
+    if experiment.ensemble:
+        members = [_stages(one, seed, setting) for one, seed in _members(experiment)]
+        return tuple(Ensemble(together) for together in zip(*members, strict=True))
+    return _stages(experiment, experiment.seed, setting)
 
 
-def unfold(experiment: Experiment, setting: Setting) -> Finetune:
+def unfold(experiment: Experiment, setting: Setting) -> Finetune | Ensemble:
     """An experiment that ends in fine-tuning -> that on all tasks as one mixture, which holds the stages before it."""
     if why := absent(experiment, setting):
         raise ValueError(f"corpus {experiment.corpus!r}: {why}")
-    return _finetune(experiment, setting, _start(experiment, setting))
+    if experiment.ensemble:
+        return Ensemble(tuple(_mixture(one, seed, setting) for one, seed in _members(experiment)))
+    return _mixture(experiment, experiment.seed, setting)
 
 
-# --- before fine-tuning -------------------------------------------------------------------------------------------
+def relative(experiment: Experiment, setting: Setting) -> tuple[float, float]:
+    """Parameters of one of its models, and FLOPs of all its training, beside the baseline's, from shapes alone. Of an
+    experiment that can be run."""
+
+    def told(one: Experiment) -> tuple[int, int]:
+        ends = stages_of(one, setting)
+        training = [
+            stage for stage in needed(ends).values() if isinstance(stage, Pretrain | Finetune | MultiTaskTraining)
+        ]
+        return parameters(ends[0].shape, ends[0].architecture), sum(stage.flops for stage in training)
+
+    (size, cost), (size_0, cost_0) = told(experiment), told(setting.baseline)
+    return size / size_0, cost / cost_0
 
 
-def _start(experiment: Experiment, setting: Setting) -> Start | None:
-    """What fine-tuning starts from; None for fresh weights."""
-    if not round(setting.scale.pretrain_steps * experiment.pretraining):
-        return None
-    if experiment.strategy == PretrainThenFinetune():
-        return _pretrain(experiment, setting)
-    return _multitask(experiment, setting, experiment.pretraining, 0.0)
+def _members(experiment: Experiment) -> list[tuple[Experiment, int]]:
+    """(experiment, seed of its fine-tuning) of an ensemble's models. Ensembles of different seeds share none; that of
+    seed 0 shares the repeats of the baseline."""
+    assert experiment.ensemble
+    models = experiment.ensemble.models
+    seeds = [experiment.seed * models + k for k in range(models)]
+    one = experiment.but(ensemble=None)
+    if experiment.ensemble.pretrainings == 1:
+        return [(one, seed) for seed in seeds]
+    return [(one.but(seed=seed), seed) for seed in seeds]
 
 
-def _without(experiment: Experiment, setting: Setting, part: Part) -> Start | None:
-    """What fine-tuning on a part starts from: multi-task training on the others; on text alone where there are none."""
-    others = tuple(one for one in setting.parts if one != part)
-    if not others:
-        return _start(experiment.but(strategy=PretrainThenFinetune()), setting)
-    start = _start(experiment, setting)
-    if not isinstance(start, MultiTaskTraining):
-        return start
-    return replace(
-        start,
-        tasks=tuple(dict.fromkeys(task for one in others for task in one.tasks)),
-        trained=tuple(dict.fromkeys(name for one in others for name in one.trained)),
-        without=part.name,
-    )
-
-
-def _pretrain(experiment: Experiment, setting: Setting) -> Pretrain:
-    scale = setting.scale
-    return Pretrain(
-        tokens=_tokens(experiment, setting),
-        objective=experiment.objective,
-        shape=experiment.architecture.shape(scale.shape),
-        architecture=experiment.architecture.name,
-        steps=round(scale.pretrain_steps * experiment.pretraining),
-        rows=scale.pretrain_rows,
-        source_length=scale.source_length,
-        optimizer=scale.optimizer,
-        schedule=scale.pretrain_schedule,
-        dropout=scale.dropout,
-        z_loss=scale.z_loss,
-        seed=experiment.seed,
-        save_every=scale.save_every,
-        variant=experiment.variant(BASELINE, *PRETRAINED),
-    )
-
-
-def _tokens(experiment: Experiment, setting: Setting) -> Tokens:
-    """The text of an experiment, cut so that pre-training reads it `repeats` times (section 3.4.2: 2^35 tokens, so 2^29
-    of them for 64). It is never cut below the tokens of one example."""
-    if not experiment.repeats:
-        return setting.tokens_of(experiment.corpus)
-    least = experiment.objective.lengths(setting.scale.source_length).raw
-    return setting.tokens_of(experiment.corpus, max(least, tokens_read(experiment, setting) // experiment.repeats))
-
-
-def tokens_read(experiment: Experiment, setting: Setting) -> int:
-    """Tokens of text that pre-training reads, counted as the paper does: rows, at their full length in the source."""
-    scale = setting.scale
-    return round(scale.pretrain_steps * experiment.pretraining) * scale.pretrain_rows * scale.source_length
-
-
-def _multitask(experiment: Experiment, setting: Setting, pretraining: float, finetuning: float) -> MultiTaskTraining:
-    """Training on text (but for the supervised strategy) and all tasks, with pre-training's batch and rate, for the
-    steps of both. It is scored, at the distance of fine-tuning's checkpoints, where no fine-tuning follows."""
-    scale, strategy = setting.scale, experiment.strategy
-    if strategy == MultiTask() and experiment.tuning != AllParameters():
-        raise ValueError(f"{strategy.label} starts from fresh weights, of which {experiment.tuning.label} moves a part")
-    objective = None if strategy == SupervisedThenFinetune() else experiment.objective
-    asked = objective.lengths(scale.source_length).targets if objective else 0
-    alone = bool(finetuning)
-    last = MultiTaskTraining(
-        vocabulary=setting.vocabulary,
-        tokens=_tokens(experiment, setting) if objective else None,
-        objective=objective,
-        tasks=setting.tasks,
-        mixing=experiment.mixing,
-        shape=experiment.architecture.shape(scale.shape),
-        architecture=experiment.architecture.name,
-        steps=round(scale.pretrain_steps * pretraining) + round(scale.finetune_steps * finetuning),
-        rows=scale.pretrain_rows,
-        source_length=scale.source_length,
-        target_length=max(scale.finetune_target_length, asked),
-        optimizer=scale.optimizer,
-        schedule=scale.pretrain_schedule,
-        dropout=scale.dropout,
-        z_loss=scale.z_loss,
-        seed=experiment.seed,
-        save_every=scale.save_every,
-        variant=experiment.variant(BASELINE, *PRETRAINED, "mixing"),
-        trained=tuple(dict.fromkeys(name for part in setting.parts for name in part.trained)),
-    )
-    if not alone:
-        return last
-    scored = tuple(name for one in setting.benchmarks if not one.absent for name in one.benchmark.tasks)
-    return replace(last, evaluate_every=scale.evaluate_every, evaluation_rows=scale.evaluation_rows, scored=scored)
+def _stages(experiment: Experiment, seed: int, setting: Setting) -> tuple[Finetune | MultiTaskTraining, ...]:
+    """The last stages of one model. seed: of its fine-tuning."""
+    match experiment.strategy:
+        case MultiTask():
+            return (multitask(experiment, setting, experiment.pretraining, experiment.finetuning),)
+        case LeaveOneOut():
+            apart = _apart(_finetune(experiment, seed, setting, None), setting)
+            starts = (start_without(experiment, setting, part) for part in setting.parts)
+            return tuple(replace(one, start=start) for one, start in zip(apart, starts, strict=True))
+    last = _mixture(experiment, seed, setting)
+    if experiment.per_task:
+        return _each_task(last, setting)
+    return _apart(last, setting) if setting.benchmarks else (last,)
 
 
 # --- fine-tuning --------------------------------------------------------------------------------------------------
 
 
-def _finetune(experiment: Experiment, setting: Setting, start: Start | None) -> Finetune:
+def _mixture(experiment: Experiment, seed: int, setting: Setting) -> Finetune:
+    return _finetune(experiment, seed, setting, start_of(experiment, setting))
+
+
+def _finetune(experiment: Experiment, seed: int, setting: Setting, start: Start | None) -> Finetune:
     """Fine-tuning on all tasks as one mixture."""
-    scale = setting.scale
-    shape = experiment.architecture.shape(scale.shape)
+    scale, shape = setting.scale, experiment.shape(setting.scale.shape)
     return Finetune(
         start=start,
         vocabulary=setting.vocabulary,
@@ -212,25 +109,21 @@ def _finetune(experiment: Experiment, setting: Setting, start: Start | None) -> 
         shape=experiment.tuning.shape(shape),
         architecture=experiment.architecture.name,
         steps=round(scale.finetune_steps * experiment.finetuning),
-        rows=scale.finetune_rows,
+        rows=rows_of(scale.finetune_rows * experiment.batch),
         source_length=scale.source_length,
         target_length=scale.finetune_target_length,
         optimizer=scale.optimizer,
         schedule=scale.finetune_schedule,
         dropout=scale.dropout,
         z_loss=scale.z_loss,
-        evaluate_every=scale.evaluate_every,
+        evaluate_every=scale.evaluate_every,  # more steps, more checkpoints, as in the paper
         evaluation_rows=scale.evaluation_rows,
-        seed=experiment.seed,
+        seed=seed,
         save_every=scale.save_every,
         tuning=experiment.tuning,
-        variant=experiment.variant(BASELINE, *PRETRAINED, "tuning"),
+        variant=experiment.variant(setting.baseline, *VARIED),
+        beam=Beam() if experiment.beam else None,
     )
-
-
-def _divided(last: Finetune, setting: Setting) -> tuple[Finetune, ...]:
-    """Fine-tuning on all tasks as one mixture; or, where there are benchmarks, on each part alone."""
-    return _apart(last, setting) if setting.benchmarks else (last,)
 
 
 def _apart(last: Finetune, setting: Setting) -> tuple[Finetune, ...]:
@@ -250,3 +143,42 @@ def _apart(last: Finetune, setting: Setting) -> tuple[Finetune, ...]:
         for one in setting.benchmarks
         if not one.absent
     )
+
+
+def _each_task(last: Finetune, setting: Setting) -> tuple[Finetune, ...]:
+    """Fine-tuning on each task by itself, in small batches (section 3.7)."""
+    if not setting.benchmarks:
+        if len(setting.tasks) == 1:
+            return (last,)
+        small = replace(last, rows=rows_of(last.rows * SMALL_BATCH))
+        return tuple(replace(small, tasks=(task,), on=task.label) for task in setting.tasks)
+    there = [one for one in setting.benchmarks if not one.absent]
+    apart = zip(_apart(last, setting), there, strict=True)
+    return tuple(replace(of, **changes) for of, one in apart for changes in _by_task(of, one))
+
+
+def _by_task(last: Finetune, one: Studied) -> list[dict[str, Any]]:
+    """What is another for each task of a benchmark by itself. A set to score alone (MNLI's mismatched one) goes with
+    its group; one to train on alone (DPR) with the task that it is like (WSC)."""
+    groups = one.benchmark.members
+    if len(groups) == 1:
+        return [{}]
+    named = {str(task.address): task for task in one.tasks}
+    extra = [name for name in one.trained if name not in one.benchmark.tasks]
+    parts = []
+    for group in groups:
+        names = (*group, *(extra if any(name.endswith("/wsc") for name in group) else ()))
+        trained = tuple(name for name in one.trained if name in names)
+        if not trained:  # no rows to train on: it stays with all the others
+            trained = one.trained
+            names = one.benchmark.addresses
+        parts.append(
+            {
+                "tasks": tuple(named[name] for name in names),
+                "trained": trained,
+                "scored": group,
+                "rows": rows_of(last.rows * SMALL_BATCH),
+                "on": f"{last.on} {group[0].rpartition('/')[2]}",
+            }
+        )
+    return parts

@@ -23,7 +23,9 @@ from t5study.study.asked import Asked
 from t5study.study.benchmarks import find_studied
 from t5study.study.experiment import STUDY, Experiment
 from t5study.study.material import Chosen, Corpus, EmbeddedRows, GivenRows
-from t5study.study.plans import Last, Setting, absent, stages_of
+from t5study.study.plans import Last, stages_of
+from t5study.study.setting import Setting, absent
+from t5study.study.table import in_order
 from t5study.tasks.task import Task
 
 ASKED = "study.json"
@@ -93,7 +95,7 @@ class Question:
             **several,
             **corpora,
             "rounds": rounds or before.get("rounds", False),
-            "tables": sorted({*before.get("tables", ()), *tables}, key=int),
+            "tables": sorted({*before.get("tables", ()), *tables}, key=in_order),
         }
         if asked != before:
             out.mkdir(parents=True, exist_ok=True)

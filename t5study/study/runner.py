@@ -27,7 +27,7 @@ from t5study.study.ledger import NO_PRETRAINING, Ledger, seeds_of
 from t5study.study.multitask import MultiTaskTraining
 from t5study.study.question import ask, workers_here
 from t5study.study.stages import COST, Stage, folder, has, needed, stage_id
-from t5study.study.table import Table
+from t5study.study.table import Table, in_order
 from t5study.study.tables.declared import SEARCH, TABLES
 from t5study.study.training import Finetune, Pretrain
 
@@ -48,7 +48,7 @@ def chosen_tables(text: str) -> tuple[Table, ...]:
     for number in numbers:
         if number not in known:
             raise UserError(
-                f"--tables: found {number!r}; give search, all, or some of {', '.join(sorted(known, key=int))}"
+                f"--tables: found {number!r}; give search, all, or some of {', '.join(sorted(known, key=in_order))}"
             )
     return tuple(table for table in TABLES if table.number in numbers)
 
@@ -178,8 +178,11 @@ class _Clock:
         unknown = {stage.kind: stage for stage in missing.values() if stage.steps_of_training}
         unknown = {kind: stage for kind, stage in unknown.items() if kind not in per_work}
         for kind, stage in unknown.items():
-            assert isinstance(stage, Trained)
-            per_work[kind] = _probe(stage, machine)
+            if not isinstance(stage, Trained):  # an ensemble: it scores, as fine-tuning does
+                stage = next(one for one in stages.values() if isinstance(one, Finetune))
+                per_work[kind] = per_work.get(stage.kind) or _probe(stage, machine)
+            else:
+                per_work[kind] = _probe(stage, machine)
         told = f"a probe of {', '.join(unknown)} steps just now" if unknown else "as stages before took"
         return _Clock(per_work, preparation, told)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from t5study.decode.methods import Beam
 from t5study.ground.store import fingerprint, verify
 from t5study.model.shapes import Shape, flops
 from t5study.study.experiment import Mixing, Objective
@@ -30,7 +31,9 @@ _START_S = 1.0  # to build a model, read its data and write it down
 
 
 class Start(Stage):
-    """A stage that leaves a model for fine-tuning to start from."""
+    """A stage that leaves a model for fine-tuning to start from. seed: of its weights, order and noise."""
+
+    seed: int
 
     @property
     def way(self) -> str:
@@ -40,7 +43,8 @@ class Start(Stage):
 
 @dataclass(frozen=True)
 class Pretrain(Start):
-    """A model from fresh weights on text. variant: how it departs from the baseline otherwise, for people."""
+    """A model from fresh weights, or from those of another pre-training, on text. variant: how it departs from the
+    baseline otherwise, for people."""
 
     tokens: Tokens
     objective: Objective
@@ -56,19 +60,22 @@ class Pretrain(Start):
     seed: int
     save_every: int = field(compare=False, metadata=UNSIGNED)
     variant: str = field(default="", compare=False, metadata=UNSIGNED)
+    start: Pretrain | None = field(default=None, metadata=IF_SET)
     kind: ClassVar[str] = "pretrain"
 
     @property
     def label(self) -> str:
-        return f"pretrain {self.objective.label}" + told(self.variant, self.seed)
+        objective = self.objective.label
+        way = f"adapt {self.start.objective.label} to {objective}" if self.start else f"pretrain {objective}"
+        return way + told(self.variant, self.seed)
 
     @property
     def way(self) -> str:
-        return self.objective.label
+        return (self.start or self).objective.label
 
     @property
     def parents(self) -> tuple[Stage, ...]:
-        return (self.tokens.vocabulary, self.tokens)
+        return (self.tokens.vocabulary, self.tokens, *((self.start,) if self.start else ()))
 
     @property
     def steps_of_training(self) -> int:
@@ -80,6 +87,11 @@ class Pretrain(Start):
         return self.objective.lengths(self.source_length).targets
 
     @property
+    def flops(self) -> int:
+        """Of its training."""
+        return training_flops(self)
+
+    @property
     def work(self) -> float:
         return training_work(self)
 
@@ -87,7 +99,7 @@ class Pretrain(Start):
         from t5study.corpus.tokens import TokenStore
         from t5study.feed.sources import DocumentSource
         from t5study.feed.stream import Stream
-        from t5study.model import architectures
+        from t5study.model import architectures, released
         from t5study.train.loop import TrainRun, train
 
         if finished(work):
@@ -111,10 +123,14 @@ class Pretrain(Start):
             seed=self.seed,
             save_every=self.save_every,
             data=(self.objective, fingerprint(self.tokens)),
-            init="fresh",
+            init=fingerprint(self.start) if self.start else "fresh",
             z_loss=self.z_loss,
         )
-        model = architectures.build(shape, self.seed, self.architecture)
+        if self.start:
+            verify(place.folder(self.start))
+            model = released.load_released(place.folder(self.start) / "model")[0]
+        else:
+            model = architectures.build(shape, self.seed, self.architecture)
         train(run, model, stream, work, place.machine, label=self.label, progress=place.progress)
         finish(work, model, vocab, trained(work, model))
 
@@ -125,7 +141,7 @@ class Finetune(Stage):
 
     The optimiser starts anew, as in the official code, which restores the weights alone. trained, scored: names of the
     tasks that are, where not all are both (of SuperGLUE, DPR is trained on and not scored). on: the benchmark that
-    these tasks are, for people.
+    these tasks are, for people. beam: how tasks whose metric compares texts are answered, None for greedily.
     """
 
     start: Start | None
@@ -151,12 +167,14 @@ class Finetune(Stage):
     trained: tuple[str, ...] = field(default=(), metadata=IF_SET)
     scored: tuple[str, ...] = field(default=(), metadata=IF_SET)
     on: str = field(default="", compare=False, metadata=UNSIGNED)
+    beam: Beam | None = field(default=None, metadata=IF_SET)
     kind: ClassVar[str] = "finetune"
 
     @property
     def label(self) -> str:
         start = self.start.way if self.start else "no pre-training"
-        return f"finetune {start}{' on ' * bool(self.on)}{self.on}" + told(self.variant, self.seed)
+        again = f" of {self.start.seed}" if self.start and self.start.seed != self.seed else ""
+        return f"finetune {start}{' on ' * bool(self.on)}{self.on}" + told(self.variant, self.seed) + again
 
     @property
     def parents(self) -> tuple[Stage, ...]:
@@ -172,6 +190,11 @@ class Finetune(Stage):
         """The part of `work` that is scoring. Answers are made token by token: a row scored costs about what a packed
         row trained does."""
         return scoring_work(self)
+
+    @property
+    def flops(self) -> int:
+        """Of its training."""
+        return training_flops(self)
 
     @property
     def work(self) -> float:
@@ -243,9 +266,14 @@ def _row(stage: Trains) -> int:
     return flops(stage.shape, stage.architecture, stage.source_length, stage.target_length)
 
 
+def training_flops(stage: Trains) -> int:
+    """Of all its steps."""
+    return stage.steps * stage.rows * _row(stage)
+
+
 def training_work(stage: Trains) -> float:
     """The part of `work` that is training."""
-    return _START_S + stage.steps * stage.rows * _row(stage) / _FLOPS_PER_S
+    return _START_S + training_flops(stage) / _FLOPS_PER_S
 
 
 def scoring_work(stage: Scores) -> float:

@@ -43,7 +43,7 @@ class TestEveryTable:
 
     def test_the_starred_row_is_derived_and_is_the_papers(self, table: Table):
         printed = [plain(label) for label in transcribed(table.number) if label.endswith(" *")]
-        assert [row.label for row in table.rows if row.starred] == printed
+        assert [row.label for row in table.rows if table.starred(row)] == printed
 
     def test_rows_differ_on_its_axes_alone(self, table: Table):
         for row in table.rows:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from t5study.study.experiment import Experiment
-from t5study.study.table import Row, find_row
+from t5study.study.table import Row, find_row, in_order
 from t5study.study.tables.architectures import TABLE_2
 from t5study.study.tables.datasets import TABLES as DATASETS
 from t5study.study.tables.objectives import TABLES as SEARCH
+from t5study.study.tables.scaling import TABLE_13
 from t5study.study.tables.strategies import TABLES as STRATEGIES
 
-TABLES = tuple(sorted((*SEARCH, TABLE_2, *DATASETS, *STRATEGIES), key=lambda table: int(table.number)))
+TABLES = tuple(sorted((*SEARCH, TABLE_2, *DATASETS, *STRATEGIES, TABLE_13), key=lambda table: in_order(table.number)))
 
 
 def row_of(experiment: Experiment) -> Row | None:
