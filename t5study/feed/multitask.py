@@ -76,7 +76,7 @@ def scaled(
     >>> scaled(ExamplesProportional(2**16), [cola, sst2], ["glue/cola", "glue/sst2"]).limit == 2**16
     True
     >>> scaled(ExamplesProportional(2**16), [cola // 100, sst2 // 100], ["glue/cola", "glue/sst2"]).limit
-    655
+    654
     """
     if isinstance(rule, Equal):
         return rule

@@ -90,7 +90,8 @@ class Conductor:
         goals = needed(wanted)
         stages = goals | needed(meanwhile)
         hoped = needed(expected) | stages
-        there = {name for name, stage in hoped.items() if has(self.store, stage)}
+        # One that a worker still has may lie in the store already: it is there when the worker has said so.
+        there = {name for name, stage in hoped.items() if name not in self._running and has(self.store, stage)}
         if goals.keys() <= there:
             return
         self._watch.expect(hoped, there)

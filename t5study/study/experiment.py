@@ -130,7 +130,8 @@ class Experiment:
 PRETRAINED = (
     "architecture", "size", "gated", "tied", "corpus", "repeats", "batch", "pretraining", "pretrain_dropout",
 )  # fmt: skip
-VARIED = ("strategy", "mixing", *PRETRAINED, "adaptation", "tuning", "finetuning", "beam", "per_task", "ensemble")
+FINETUNED = (*PRETRAINED, "adaptation", "tuning", "finetuning", "beam", "per_task")
+VARIED = ("strategy", "mixing", *FINETUNED, "ensemble")
 
 _WORDS = {
     "gated": "gated GELU",

@@ -16,7 +16,7 @@ from t5study.decode.methods import Beam
 from t5study.model.shapes import parameters
 from t5study.study.benchmarks import Studied
 from t5study.study.ensembles import Ensemble
-from t5study.study.experiment import VARIED, Experiment
+from t5study.study.experiment import FINETUNED, Experiment
 from t5study.study.multitask import MultiTaskTraining
 from t5study.study.setting import Setting, absent
 from t5study.study.stages import needed
@@ -101,6 +101,7 @@ def _mixture(experiment: Experiment, seed: int, setting: Setting) -> Finetune:
 def _finetune(experiment: Experiment, seed: int, setting: Setting, start: Start | None) -> Finetune:
     """Fine-tuning on all tasks as one mixture."""
     scale, shape = setting.scale, experiment.shape(setting.scale.shape)
+    told = experiment if start else experiment.but(pretraining=setting.baseline.pretraining)
     return Finetune(
         start=start,
         vocabulary=setting.vocabulary,
@@ -121,7 +122,7 @@ def _finetune(experiment: Experiment, seed: int, setting: Setting, start: Start 
         seed=seed,
         save_every=scale.save_every,
         tuning=experiment.tuning,
-        variant=experiment.variant(setting.baseline, *VARIED),
+        variant=told.variant(setting.baseline, *FINETUNED),
         beam=Beam() if experiment.beam else None,
     )
 

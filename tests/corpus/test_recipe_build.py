@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,6 +213,14 @@ if __name__ == "__main__":
 """
 
 
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk of the folders in a folder, not below them."""
+    for root, folders, files in os.walk(folder):
+        if Path(root) != folder:
+            yield root, list(folders), files
+            folders.clear()
+
+
 def _killed_and_resumed(pattern: str, out: Path, seed: int, workers: int) -> int:
     """Builds in real processes that are killed with signal 9 as soon as a drawn number of tasks is there, until one
     comes to its end. Returns how many were killed."""
@@ -220,14 +229,19 @@ def _killed_and_resumed(pattern: str, out: Path, seed: int, workers: int) -> int
     script.write_text(_BUILD)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     partial = out.with_name(f".{out.name}.partial")
+
+    def done() -> int:
+        """Tasks that are there. Folders come and go meanwhile, which os.walk, unlike glob, lets pass."""
+        return sum(len(folders) + len(files) for _, folders, files in _walk(partial))
+
     while True:
-        there = len(list(partial.glob("*/*")))
+        there = done()
         until = there + draw.randint(1, 6) if killed < 2 else 10**9
         process = subprocess.Popen(
             [sys.executable, str(script), pattern, str(out), str(workers)], env=environment, stderr=subprocess.PIPE
         )
         while process.poll() is None:
-            if len(list(partial.glob("*/*"))) >= until:
+            if done() >= until:
                 time.sleep(draw.random() * 0.02)
                 process.send_signal(signal.SIGKILL)
                 break

@@ -14,10 +14,11 @@ from t5study.ground.machine import Machine
 from t5study.ground.store import canonical, fingerprint
 from t5study.objectives import Denoising, PrefixLM, ReplaceSpans, SpanCorruption
 from t5study.study.baseline import BASELINE
-from t5study.study.experiment import Architecture
+from t5study.study.experiment import Architecture, Ensembled
 from t5study.study.material import Chosen, Corpus, GivenRows
 from t5study.study.plans import unfold
 from t5study.study.scales import SCALES, SMOKE
+from t5study.study.sizes import Size
 from t5study.study.stages import Stage, needed, stage_id
 from t5study.study.strategies import MultiTask
 from t5study.train.optim import Constant
@@ -46,6 +47,15 @@ def test_every_field_of_an_experiment_counts():
         "seed": 1,
         "repeats": 64,
         "strategy": MultiTask(),
+        "size": Size("2x"),
+        "batch": 4.0,
+        "ensemble": Ensembled(),
+        "beam": True,
+        "per_task": True,
+        "gated": True,
+        "tied": False,
+        "pretrain_dropout": 0.0,
+        "adaptation": 0.1,
     }
     assert set(others) == {field.name for field in dataclasses.fields(BASELINE)}
     prints = [fingerprint(BASELINE), *(fingerprint(BASELINE.but(**{name: value})) for name, value in others.items())]

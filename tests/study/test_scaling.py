@@ -73,7 +73,7 @@ def test_any_size_beside_any_shape_is_a_shape_in_proportion(baseline: Shape, nam
 
 def test_a_gated_feed_forward_has_as_many_parameters():
     for shape in (size("base"), LAPTOP.shape):
-        assert gated_shape(shape).parameters / shape.parameters == pytest.approx(1, abs=0.003)
+        assert gated_shape(shape).parameters / shape.parameters == pytest.approx(1, abs=0.004)  # d_ff is rounded
 
 
 # --- what they cost -------------------------------------------------------------------------------------------------
