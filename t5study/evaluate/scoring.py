@@ -125,10 +125,11 @@ def answers(
     choices = encoded_texts(vocab, task.choices, task.target_length)
     if isinstance(method, Rank) and not choices:
         raise UserError(f"task {task.name}: has no fixed labels to rank; give another method")
-    prepared = [weights.ready(member) for member in together(model)]
-    if isinstance(method, Rank) and len(prepared) > 1:
+    members = [weights.ready(member) for member in together(model)]
+    prepared = members if len(members) > 1 else members[0]
+    if isinstance(method, Rank) and len(members) > 1:
         raise UserError(
-            f"task {task.name}: found {len(prepared)} models to rank its labels; give one, or another method"
+            f"task {task.name}: found {len(members)} models to rank its labels; give one, or another method"
         )
     texts, nats_NC = [""] * len(pairs), [[]] * len(pairs)
     for i, row_R in enumerate(batches(np.array([len(pair.source) for pair in pairs]), batch_rows)):
@@ -136,7 +137,7 @@ def answers(
         def batch(row_R: np.ndarray = row_R) -> list:
             source_RS, _ = pad_rows([pairs[row].source for row in row_R])
             if isinstance(method, Rank):
-                return choice_nats(prepared[0], source_RS, choices, batch_rows).tolist()
+                return choice_nats(members[0], source_RS, choices, batch_rows).tolist()
             found = generate.generate(prepared, source_RS, longest, method, batch_rows=len(row_R))
             return [vocab.decode(answer.ids) for answer in found]
 
