@@ -28,7 +28,7 @@ from t5study.study.multitask import MultiTaskTraining
 from t5study.study.question import ask, workers_here
 from t5study.study.stages import COST, Stage, folder, has, needed, stage_id
 from t5study.study.table import Table, in_order
-from t5study.study.tables.declared import SEARCH, TABLES
+from t5study.study.tables.declared import EVERY, SEARCH, TABLES
 from t5study.study.tables.later import LATER
 from t5study.study.training import Finetune, Pretrain
 
@@ -47,12 +47,12 @@ def chosen_tables(text: str) -> tuple[Table, ...]:
     if text.strip() in named:
         return named[text.strip()]
     numbers = [part.strip() for part in text.split(",")]
-    known = {table.number for table in (*TABLES, *LATER)}
+    known = {table.number for table in EVERY}
     for number in numbers:
         if number not in known:
             some = ", ".join(sorted(known, key=in_order))
             raise UserError(f"--tables: found {number!r}; give search, all, later, or some of {some}")
-    return tuple(table for table in (*TABLES, *LATER) if table.number in numbers)
+    return tuple(table for table in EVERY if table.number in numbers)
 
 
 def experiments_of(tables: Sequence[Table], seeds: int) -> list[Experiment]:
