@@ -9,10 +9,12 @@ what does not fit and closes each sequence with EOS, as the official pipeline do
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
-from t5study.ground.pairs import EOS, UNK
+from t5study.ground.pairs import EOS, UNK, Lengths, Pairs
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -25,6 +27,26 @@ _ORDINARY = UNK + 1  # the lowest id that is a piece: sentinels that overflow st
 # What stands for hidden tokens (the order of objectives.INPUTS) and what is asked for (objectives.TARGETS).
 MASK, MASK_RANDOM, UNIQUE, DROP = 0, 1, 2, 3
 FULL, RUNS, HIDDEN = 0, 1, 2
+
+
+def run(
+    kernel: Callable[..., None],
+    raw_BL: np.ndarray,
+    length_B: np.ndarray,
+    key_B: np.ndarray,
+    lengths: Lengths,
+    *settings: object,
+) -> Pairs:
+    """Allocates an example a row and lets a kernel fill it."""
+    length_B = np.asarray(length_B, dtype=np.int32)
+    rows = len(length_B)
+    if rows and (length_B.min() < 1 or length_B.max() > raw_BL.shape[1]):
+        raise ValueError(f"rows of {length_B.min()} to {length_B.max()} tokens in a block of {raw_BL.shape[1]}")
+    source_BS, target_BT = (np.zeros((rows, n), np.int32) for n in (lengths.inputs, lengths.targets))
+    source_length_B, target_length_B = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
+    raw_BL = np.ascontiguousarray(raw_BL, dtype=np.int32)
+    kernel(raw_BL, length_B, key_B, source_BS, source_length_B, target_BT, target_length_B, *settings)
+    return Pairs(source_BS, source_length_B, target_BT, target_length_B)
 
 
 @njit(cache=True, inline="always")

@@ -1,4 +1,5 @@
-"""Objectives: what pre-training hides, every one of the paper's as a frozen value (sections 3.1.4 and 3.3).
+"""Objectives: what pre-training hides, every one of the paper's as a frozen value (sections 3.1.4 and 3.3); a later
+one, the mixture of denoisers, is in denoisers.py.
 
     objective.lengths(512)                              raw tokens to read, and the inputs and targets they give
     objective.pairs(raw_BL, length_B, key_B, ids, ...)  whole batches of examples, one noise key a row
@@ -37,33 +38,18 @@ from typing import Any
 import numpy as np
 
 from t5study import kernels
+from t5study.denoisers import MixtureOfDenoisers, Ul2
 from t5study.ground.errors import UserError
-from t5study.ground.pairs import Ids, Pairs
+from t5study.ground.pairs import Ids, Lengths, Pairs
 
 INPUTS = ("mask", "mask_random", "unique", "drop")
 TARGETS = ("full", "unique", "drop")
 OVERFLOWS = ("reference", "enough")
 
 
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of one example: raw ones read; inputs and targets at most, EOS counted. The rest is cut, EOS kept."""
-
-    raw: int
-    inputs: int
-    targets: int
-
-
 def roomy(raw: int) -> Lengths:
     """Lengths that cut nothing."""
     return Lengths(raw, 2 * raw + 2, 2 * raw + 2)
-
-
-def _whole(input_length: int) -> int:
-    """Raw tokens of objectives that keep them all: an input's but for its EOS."""
-    if input_length < 4:
-        raise UserError(f"objective: found an input length of {input_length}; give at least 4")
-    return input_length - 1
 
 
 # --- the values -------------------------------------------------------------------------------------------------
@@ -77,10 +63,10 @@ class PrefixLM:
     label = "prefix LM"
 
     def lengths(self, input_length: int) -> Lengths:
-        return Lengths(_whole(input_length), input_length, input_length)
+        return Lengths(Lengths.whole(input_length), input_length, input_length)
 
     def pairs(self, raw_BL: np.ndarray, length_B: np.ndarray, key_B: np.ndarray, ids: Ids, lengths: Lengths) -> Pairs:
-        return _run(kernels.prefix_lm, raw_BL, length_B, key_B, lengths)
+        return kernels.run(kernels.prefix_lm, raw_BL, length_B, key_B, lengths)
 
 
 @dataclass(frozen=True)
@@ -91,10 +77,10 @@ class CausalLM:
     label = "causal LM"
 
     def lengths(self, input_length: int) -> Lengths:
-        return Lengths(_whole(input_length), 1, input_length)
+        return Lengths(Lengths.whole(input_length), 1, input_length)
 
     def pairs(self, raw_BL: np.ndarray, length_B: np.ndarray, key_B: np.ndarray, ids: Ids, lengths: Lengths) -> Pairs:
-        return _run(kernels.causal_lm, raw_BL, length_B, key_B, lengths)
+        return kernels.run(kernels.causal_lm, raw_BL, length_B, key_B, lengths)
 
 
 @dataclass(frozen=True)
@@ -105,10 +91,10 @@ class Deshuffle:
     label = "deshuffling"
 
     def lengths(self, input_length: int) -> Lengths:
-        return Lengths(_whole(input_length), input_length, input_length)
+        return Lengths(Lengths.whole(input_length), input_length, input_length)
 
     def pairs(self, raw_BL: np.ndarray, length_B: np.ndarray, key_B: np.ndarray, ids: Ids, lengths: Lengths) -> Pairs:
-        return _run(kernels.deshuffle, raw_BL, length_B, key_B, lengths)
+        return kernels.run(kernels.deshuffle, raw_BL, length_B, key_B, lengths)
 
 
 @dataclass(frozen=True)
@@ -166,7 +152,7 @@ class Denoising:
         >>> SpanCorruption(mean_span=3).lengths(512), ReplaceSpans().lengths(512)
         (Lengths(raw=568, inputs=512, targets=114), Lengths(raw=511, inputs=512, targets=192))
         """
-        whole = _whole(input_length)
+        whole = Lengths.whole(input_length)
         if self.targets == "full":
             return Lengths(whole, input_length, input_length)
         mean_span = self.mean_span
@@ -237,7 +223,7 @@ def SpanCorruption(rate: float = 0.15, mean_span: float = 3.0) -> Denoising:
     return Denoising(rate, float(mean_span), "unique", "unique")
 
 
-Objective = PrefixLM | CausalLM | Deshuffle | Denoising
+Objective = PrefixLM | CausalLM | Deshuffle | Denoising | MixtureOfDenoisers
 
 _NAMED: dict[str, Callable[..., Objective]] = {
     "prefix_lm": PrefixLM,
@@ -249,6 +235,7 @@ _NAMED: dict[str, Callable[..., Objective]] = {
     "drop_tokens": DropTokens,
     "span_corruption": SpanCorruption,
     "denoising": Denoising,
+    "ul2": Ul2,
 }
 
 
@@ -263,6 +250,7 @@ def names() -> tuple[str, ...]:
         "replace_spans(rate=0.15)",
         "drop_tokens(rate=0.15)",
         "span_corruption(rate=0.15, mean_span=3)",
+        "ul2(modes=True)",
         f'denoising(rate=0.15, mean_span=3, inputs="{"|".join(INPUTS)}", targets="{"|".join(TARGETS)}", '
         f'overflow="{"|".join(OVERFLOWS)}")',
     )
@@ -311,24 +299,6 @@ def hide(
     """The encodings alone: tokens and their noise mask (bool, True is hidden) -> examples."""
     codes = INPUTS.index(objective.inputs), TARGETS.index(objective.targets)
     enough = objective.overflow == "enough"
-    return _run(kernels.hide, raw_BL, length_B, key_B, lengths, noise_BL, *codes, enough, ids.size, ids.sentinels)
-
-
-def _run(
-    kernel: Callable[..., None],
-    raw_BL: np.ndarray,
-    length_B: np.ndarray,
-    key_B: np.ndarray,
-    lengths: Lengths,
-    *settings: object,
-) -> Pairs:
-    """Allocates an example a row and lets a kernel fill it."""
-    length_B = np.asarray(length_B, dtype=np.int32)
-    rows = len(length_B)
-    if rows and (length_B.min() < 1 or length_B.max() > raw_BL.shape[1]):
-        raise ValueError(f"rows of {length_B.min()} to {length_B.max()} tokens in a block of {raw_BL.shape[1]}")
-    source_BS, target_BT = (np.zeros((rows, n), np.int32) for n in (lengths.inputs, lengths.targets))
-    source_length_B, target_length_B = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
-    raw_BL = np.ascontiguousarray(raw_BL, dtype=np.int32)
-    kernel(raw_BL, length_B, key_B, source_BS, source_length_B, target_BT, target_length_B, *settings)
-    return Pairs(source_BS, source_length_B, target_BT, target_length_B)
+    return kernels.run(
+        kernels.hide, raw_BL, length_B, key_B, lengths, noise_BL, *codes, enough, ids.size, ids.sentinels
+    )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from t5study import kernels
+from t5study.denoisers import MODES, UL2, Denoiser, MixtureOfDenoisers, Ul2
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS, Ids, Pair, Pairs
 from t5study.ground.seeds import keys
@@ -51,6 +52,8 @@ ALL: list[Objective] = [
     SpanCorruption(),
     SpanCorruption(rate=0.5, mean_span=2),
     Denoising(0.5, None, "unique", "unique", "enough"),
+    Ul2(),
+    Ul2(modes=False),
 ]
 by_label = pytest.mark.parametrize("objective", ALL, ids=lambda objective: objective.label)
 steady = settings(derandomize=True, deadline=None, max_examples=80)
@@ -558,3 +561,103 @@ def test_a_name_that_is_none_says_what_to_write(text: str, message: str):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
+
+
+# --- the mixture of denoisers -------------------------------------------------------------------------------------
+
+
+def unmoded(pairs: Pairs, ids: Ids = IDS) -> tuple[list[str], list[Pair]]:
+    """The mode of each row, and the row without the token that says it."""
+    first = ids.pieces + len(MODES) - 1  # the id of "R"; those of "S" and "X" are below it
+    return [MODES[first - int(pair.source[0])] for pair in pairs], [
+        Pair(pair.source[1:], pair.target) for pair in pairs
+    ]
+
+
+denoisers = st.builds(
+    Denoiser,
+    mode=st.sampled_from(MODES),
+    rate=st.floats(0.01, 0.95),
+    mean_span=st.none() | st.floats(1, 100),
+    weight=st.floats(0.1, 10),
+)
+
+
+@steady
+@given(
+    length=st.integers(2, 400),
+    members=st.lists(denoisers, min_size=1, max_size=7),
+    modes=st.booleans(),
+    sentinels=st.sampled_from([4, 10, 100]),
+    seed=st.integers(0, 2**40),
+)
+def test_a_mixture_gives_back_the_text_whatever_is_mixed(
+    length: int, members: list[Denoiser], modes: bool, sentinels: int, seed: int
+):
+    ids = Ids(size=1000 + sentinels, sentinels=sentinels)
+    raw_BL, objective = texts(6, length, ids), MixtureOfDenoisers(tuple(members), modes)
+    pairs = made(objective, raw_BL, objective.lengths(max(4, length + 1 + modes)), ids, seed)
+    told, rows = unmoded(pairs, ids) if modes else ([], list(pairs))
+    drawn = objective.drawn(keys(seed, "noise", np.arange(6)))
+    if modes:
+        assert told == [members[k].mode for k in drawn]
+    for row, pair in zip(raw_BL, rows, strict=True):
+        assert merged(pair, ids) == row.tolist()
+        assert not modes or pair.target.max(initial=0) >= ids.pieces + len(MODES)  # what says a mode hides nothing
+
+
+@steady
+@given(input_length=st.integers(4, 300), members=st.lists(denoisers, min_size=1, max_size=4), modes=st.booleans())
+def test_a_mixtures_lengths_cut_nothing(input_length: int, members: list[Denoiser], modes: bool):
+    objective = MixtureOfDenoisers(tuple(members), modes)
+    lengths = objective.lengths(input_length)
+    raw_BL = texts(12, lengths.raw)
+    cut, whole = made(objective, raw_BL, lengths), made(objective, raw_BL)
+    assert (cut.source_length_B == whole.source_length_B).all()
+    assert (cut.target_length_B == whole.target_length_B).all()
+    assert cut.source_BS.shape[1] == input_length
+
+
+def test_every_denoiser_of_ul2_comes_as_often_and_hides_what_it_says():
+    lengths = Ul2().lengths(512)
+    raw_BL, noise_keys = texts(4000, lengths.raw), keys(0, "noise", np.arange(4000))
+    which_B = Ul2().drawn(noise_keys)
+    fair(Counter(which_B.tolist()), list(range(len(UL2))))
+    pairs = made(Ul2(), raw_BL, lengths)
+    told, rows = unmoded(pairs)
+    for k, denoiser in enumerate(UL2):
+        tokens, runs = denoiser.hidden(lengths.raw)
+        mine = [rows[i] for i in np.flatnonzero(which_B == k)]
+        assert {told[i] for i in np.flatnonzero(which_B == k)} == {denoiser.mode}
+        assert {int((pair.source >= IDS.pieces).sum()) for pair in mine} == {runs}
+        assert {int((pair.target[:-1] < IDS.pieces).sum()) for pair in mine} == {tokens}
+    # (tokens, runs) of 510: 15 % are 76, a quarter 128, a half 255
+    assert [denoiser.hidden(510) for denoiser in UL2] == [
+        (76, 25), (76, 10), (128, 1), (255, 85), (255, 32), (76, 1), (255, 4),
+    ]  # fmt: skip
+
+
+def test_a_sequential_denoiser_hides_the_end_of_the_text():
+    raw_BL = texts(5, 20)
+    for row, pair in zip(raw_BL, made(MixtureOfDenoisers((Denoiser("S", 0.25, None),)), raw_BL), strict=True):
+        assert pair.source.tolist() == [IDS.pieces + 1, *row[:15], IDS.sentinel(0), EOS]
+        assert pair.target.tolist() == [IDS.sentinel(0), *row[15:], EOS]
+
+
+def test_weights_are_chances():
+    mixture = MixtureOfDenoisers((Denoiser("R", 0.15, 3), Denoiser("X", 0.5, 12, 3.0)))
+    drawn = mixture.drawn(keys(3, "noise", np.arange(4000)))
+    fair(Counter(drawn.tolist()), [0, 1], [0.25, 0.75])
+
+
+def test_a_mixture_that_cannot_be_is_refused_in_one_line():
+    with pytest.raises(UserError, match="objective: mode: found 'Z'; give one of R, S, X"):
+        Denoiser("Z", 0.1, 3)
+    with pytest.raises(UserError, match=r"objective: rate: found 1.5; give a number above 0 and below 1"):
+        Denoiser("R", 1.5, 3)
+    with pytest.raises(UserError, match="objective: weight: found 0; give a number above 0"):
+        Denoiser("R", 0.1, 3, 0)
+    with pytest.raises(UserError, match="objective: denoisers: found none"):
+        MixtureOfDenoisers(())
+    with pytest.raises(UserError, match="found a vocabulary of 3 sentinels; mode tokens take 3"):
+        made(Ul2(), texts(1, 20), ids=Ids(size=1000, sentinels=3))

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from t5study.ground.errors import UserError
+
 PAD, EOS, UNK = 0, 1, 2
 
 
@@ -87,6 +89,22 @@ class Pairs:
         sources, source_length_B = pad_rows([p.source for p in pairs])
         targets, target_length_B = pad_rows([p.target for p in pairs])
         return Pairs(sources, source_length_B, targets, target_length_B)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens of one example: raw ones read; inputs and targets at most, EOS counted. The rest is cut, EOS kept."""
+
+    raw: int
+    inputs: int
+    targets: int
+
+    @staticmethod
+    def whole(input_length: int) -> int:
+        """Raw tokens of an example that keeps them all: an input's but for its EOS."""
+        if input_length < 4:
+            raise UserError(f"objective: found an input length of {input_length}; give at least 4")
+        return input_length - 1
 
 
 @dataclass(frozen=True)

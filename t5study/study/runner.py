@@ -28,7 +28,8 @@ from t5study.study.multitask import MultiTaskTraining
 from t5study.study.question import ask, workers_here
 from t5study.study.stages import COST, Stage, folder, has, needed, stage_id
 from t5study.study.table import Table, in_order
-from t5study.study.tables.declared import SEARCH, TABLES
+from t5study.study.tables.declared import EVERY, SEARCH, TABLES
+from t5study.study.tables.later import LATER
 from t5study.study.training import Finetune, Pretrain
 
 Trained = Pretrain | Finetune | MultiTaskTraining
@@ -36,21 +37,22 @@ _PROBE_FLOPS = 4e11  # a probe's step is cut to so much, and its time multiplied
 
 
 def chosen_tables(text: str) -> tuple[Table, ...]:
-    """Tables by their numbers; "search": those that the rounds go through; "all". UserError for any other.
+    """Tables by their numbers; "search": those that the rounds go through; "all" of
+    the paper's; "later": those of later papers. UserError for any other.
 
     >>> [table.number for table in chosen_tables("4, 1")]
     ['1', '4']
     """
-    if text.strip() in ("search", "all"):
-        return SEARCH if text.strip() == "search" else TABLES
+    named = {"search": SEARCH, "all": TABLES, "later": LATER}
+    if text.strip() in named:
+        return named[text.strip()]
     numbers = [part.strip() for part in text.split(",")]
-    known = {table.number for table in TABLES}
+    known = {table.number for table in EVERY}
     for number in numbers:
         if number not in known:
-            raise UserError(
-                f"--tables: found {number!r}; give search, all, or some of {', '.join(sorted(known, key=in_order))}"
-            )
-    return tuple(table for table in TABLES if table.number in numbers)
+            some = ", ".join(sorted(known, key=in_order))
+            raise UserError(f"--tables: found {number!r}; give search, all, later, or some of {some}")
+    return tuple(table for table in EVERY if table.number in numbers)
 
 
 def experiments_of(tables: Sequence[Table], seeds: int) -> list[Experiment]:

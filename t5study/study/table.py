@@ -15,13 +15,26 @@ from t5study.study.experiment import Experiment
 
 
 @dataclass(frozen=True)
+class Published:
+    """A figure of another paper than T5's, as transcribed: which paper, its table and row, what it measured."""
+
+    source: str
+    table: str
+    row: str
+    column: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Row:
-    """One experiment under the paper's label for it. paper: the figures it printed, by its column names."""
+    """One experiment under the paper's label for it. paper: the figures it printed, by its column names. published:
+    figures of later papers beside it, which are of other baselines and so enter no comparison."""
 
     label: str
     experiment: Experiment
     paper: dict[str, float] | None = None
     erratum: str | None = None
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)

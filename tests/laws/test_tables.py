@@ -13,6 +13,7 @@ from t5study.study.experiment import Architecture
 from t5study.study.scores import PAPER_COLUMNS, figures
 from t5study.study.table import Row, Table, find_row
 from t5study.study.tables.declared import TABLES, row_of
+from t5study.study.tables.later import LATER
 
 PAPER = Path(__file__).parents[1] / "paper"
 
@@ -96,3 +97,21 @@ def test_a_row_is_found_by_its_experiment_whatever_the_seed():
     assert (row.label, row.paper and row.paper["SGLUE"]) == ("3", 72.53)
     assert find_row(TABLES, BASELINE.but(objective=SpanCorruption(0.25, 3))) is None
     assert find_row(TABLES, BASELINE.but(objective=Deshuffle(), pretraining=0.5)) is None
+
+
+@pytest.mark.parametrize("table", LATER, ids=lambda table: table.number)
+class TestEveryLaterTable:
+    def test_its_figures_are_those_of_the_later_papers(self, table: Table):
+        with open(PAPER / "later.csv", encoding="utf-8", newline="") as file:
+            transcript = {
+                (cell["source"], cell["table"], cell["row"], cell["column"]): cell["value"]
+                for cell in csv.DictReader(file)
+            }
+        for row in table.rows:
+            assert row.paper is None  # they would be compared with the T5 paper's baseline
+            for one in row.published:
+                assert float(transcript[one.source, one.table, one.row, one.column]) == one.value
+
+    def test_rows_differ_on_its_axes_alone_and_every_axis_is_used(self, table: Table):
+        assert {axis for row in table.rows for axis in row.experiment.differs(BASELINE)} == set(table.axes)
+        assert sum(table.starred(row) for row in table.rows) == 1
