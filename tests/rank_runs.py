@@ -130,26 +130,26 @@ class Counted:
     """Bytes of every collective, by kind, while it holds: what all-gathers give out and the others take in. Those of
     doubles, which are the optimiser's and the step's own sums, apart."""
 
+    # name: its kind, and the place and name of the tensor that is counted
     KINDS: ClassVar = {
-        "all_gather_into_tensor": ("gather", 0),
-        "reduce_scatter_tensor": ("scatter", 1),
-        "all_reduce": ("reduce", 0),
+        "all_gather_single": ("gather", 0, "output_tensor"),
+        "reduce_scatter_single": ("scatter", 1, "input"),
+        "all_reduce": ("reduce", 0, "tensor"),
     }
 
     def __enter__(self) -> Counted:
         self.bytes = {"gather": 0, "scatter": 0, "reduce": 0, "sums": 0}
         self.before = {name: getattr(dist, name) for name in self.KINDS}
-        for name, (kind, place) in self.KINDS.items():
-            setattr(dist, name, functools.partial(self._call, self.before[name], name, kind, place))
+        for name, counted in self.KINDS.items():
+            setattr(dist, name, functools.partial(self._call, self.before[name], *counted))
         return self
 
     def __exit__(self, *_: Any) -> None:
         for name, function in self.before.items():
             setattr(dist, name, function)
 
-    def _call(self, function: Any, name: str, kind: str, place: int, *args: Any, **kwargs: Any) -> Any:
-        words = {"all_gather_into_tensor": "output_tensor", "reduce_scatter_tensor": "input", "all_reduce": "tensor"}
-        tensor = args[place] if len(args) > place else kwargs[words[name]]
+    def _call(self, function: Any, kind: str, place: int, word: str, *args: Any, **kwargs: Any) -> Any:
+        tensor = args[place] if len(args) > place else kwargs[word]
         self.bytes["sums" if tensor.dtype == torch.float64 else kind] += tensor.nbytes
         return function(*args, **kwargs)
 

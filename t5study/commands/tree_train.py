@@ -1,4 +1,4 @@
-"""The commands that look at a run from outside, or before there is one: train memory, train watch, checkpoint verify."""
+"""Commands about a run from outside, or before there is one: train memory, train watch, checkpoint verify."""
 
 from __future__ import annotations
 

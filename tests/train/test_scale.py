@@ -67,9 +67,11 @@ def test_activations_are_within_an_eighth(architecture: str, gated: bool, again:
     """All that a second pass allocates at its worst moment beside gradients that are there."""
     shape = Shape(128, 256, 32, 4, 4, 4, 1000, "gated_gelu", False) if gated else Shape(128, 512, 32, 4, 4, 4, 1000)
     shape, random, rows = shape_of(architecture, shape), np.random.default_rng(0), 16
-    pairs = [
-        [tuple(np.append(random.integers(3, 900, n - 1), EOS).astype(np.int32) for n in (96, 48))] for _ in range(rows)
-    ]
+
+    def tokens(n: int) -> np.ndarray:
+        return np.append(random.integers(3, 900, n - 1), EOS).astype(np.int32)
+
+    pairs = [[(tokens(96), tokens(48))] for _ in range(rows)]
     model, batch = build(shape, 3, architecture), rows_of(pairs, 96, 48)
     model.late = True
     for _ in range(2):
