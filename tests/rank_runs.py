@@ -123,7 +123,9 @@ def step_of(ranks: Ranks, architecture: str = "encoder_decoder") -> dict[str, An
     return {"loss": taken.loss, "z": taken.z, "norm": taken.grad_norm, "grads": grads}
 
 
-SPREAD = Shape(136, 272, 68, 2, 2, 3, 1_000)  # whose sides no power of two divides
+def spread_shape(architecture: str) -> Shape:
+    """One whose sides no power of two divides. Stacks that share their layers have as many of them."""
+    return shape_of(architecture, Shape(136, 272, 68, 2, 2, 2 if architecture.startswith("shared") else 3, 1_000))
 
 
 class Counted:
@@ -155,7 +157,7 @@ class Counted:
 
 
 def count_traffic(ranks: Ranks, file: Path, optimizer: str, architecture: str, passes: int) -> None:
-    model = build(shape_of(architecture, SPREAD), 3, architecture)
+    model = build(spread_shape(architecture), 3, architecture)
     settings = {"adafactor": Adafactor(), "adamw": AdamW()}[optimizer]
     batch = batch_of(ranks.world * passes, 12, 8)
     if ranks.shard:

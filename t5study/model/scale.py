@@ -5,8 +5,8 @@
 Memory: weights, gradients and optimiser's state by the row, as FSDP2 cuts them; the layers that are put together at a
 time; activations, kept or made again. Traffic: bytes that a rank hands to each kind of collective in a step. Time: the
 matrix products at an assumed utilisation, the traffic at an assumed bandwidth. Memory's first parts and traffic are
-exact (counted on real ranks and on made-up ones, tests/train/test_scale.py); activations are within a tenth on the CPU;
-time is no better than what it assumes.
+exact (counted on real ranks and on made-up ones, tests/train/test_scale.py); activations are within an
+eighth on the CPU, a fifth if made again; time is no better than what it assumes.
 
 All as t5study trains: fp32 weights, gradients and traffic; matrix products in bf16 on a GPU.
 """

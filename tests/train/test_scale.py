@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from little_models import rows_of
 from live_bytes import Allocated
-from rank_runs import SPREAD, RankRuns
+from rank_runs import RankRuns, spread_shape
 
 from t5study.ground.errors import UserError
 from t5study.ground.pairs import EOS
@@ -29,17 +29,17 @@ def runs() -> Iterator[RankRuns]:
 
 
 def held(runs: RankRuns, file: Path, there: int, layout: Layout, architecture: str = "encoder_decoder") -> None:
-    """A step of this layout is made, on so many ranks, and takes what the plan says. The optimiser's sums are taken a
-    few doubles at a time beside those of loss and norm."""
+    """A step of this layout is made, on so many ranks, and takes what the plan says. Beside the optimiser's sums
+    are those of loss and norm: a double of each rank and three more at most."""
     how = {"shard": layout.shard, "passes": layout.passes, "optimizer": layout.optimizer, "architecture": architecture}
     how |= {} if there == layout.ranks else {"made_up": layout.ranks}
     assert runs.traffic(there, file, **how) == [0] * there, file.with_name(f"{file.name}.0.txt").read_text()
     found = json.loads(file.with_name(f"{file.name}.0").read_text())
-    shape = shape_of(architecture, SPREAD)
+    shape = spread_shape(architecture)
     takes, moves = memory(shape, architecture, layout), traffic(shape, architecture, layout)
     assert [found[name] for name in ("weights", "gradients", "state")] == [takes.weights, takes.gradients, takes.state]
     assert [found[name] for name in ("gather", "scatter", "reduce")] == [moves.gather, moves.scatter, moves.reduce]
-    assert abs(found["sums"] - moves.sums) <= 64
+    assert 0 <= found["sums"] - moves.sums <= 8 * (layout.ranks + 3)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,9 @@ def test_every_architecture(runs: RankRuns, tmp_path: Path, architecture: str):
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("architecture", ["encoder_decoder", "language_model"])
 @pytest.mark.parametrize("gated", [False, True])
-def test_activations_are_within_an_eighth(architecture: str, gated: bool, again: bool):
-    """All that a second pass allocates at its worst moment beside gradients that are there."""
+def test_activations_are_near(architecture: str, gated: bool, again: bool):
+    """All that a second pass allocates at its worst moment beside gradients that are there, within an eighth; a
+    fifth if layers are made again."""
     shape = Shape(128, 256, 32, 4, 4, 4, 1000, "gated_gelu", False) if gated else Shape(128, 512, 32, 4, 4, 4, 1000)
     shape, random, rows = shape_of(architecture, shape), np.random.default_rng(0), 16
 
@@ -79,7 +80,7 @@ def test_activations_are_within_an_eighth(architecture: str, gated: bool, again:
             model.loss_sum(model.arrange(batch)).total.backward()
     layout = Layout(1, 0, rows, 1, 96, 48, again, compute=4)
     expected = memory(shape, architecture, layout)
-    assert allocated.peak == pytest.approx(expected.activations + expected.copies, rel=1 / 8)
+    assert allocated.peak == pytest.approx(expected.activations + expected.copies, rel=1 / 5 if again else 1 / 8)
 
 
 def test_it_knows_what_is_kept():
