@@ -10,6 +10,7 @@ Ranks are forked from one process that has imported torch, so that each does not
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -21,12 +22,14 @@ import tempfile
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import faults
 import numpy as np
 import torch
+import torch.distributed as dist
 import xxhash
+from little_models import batch_of
 from live_bytes import Allocated
 from safetensors.torch import save_file
 from tiny_run import RUN, SHAPE, Watched, evaluate, make, read
@@ -35,7 +38,7 @@ from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.model.architectures import build
-from t5study.model.shapes import shape_of
+from t5study.model.shapes import Shape, shape_of
 from t5study.train import shards
 from t5study.train.loop import train
 from t5study.train.optim import Adafactor, AdamW, Constant
@@ -79,6 +82,11 @@ class RankRuns:
         allocated for them. how: shard."""
         return self._ask(world, "fresh", str(file), how)
 
+    def traffic(self, world: int, file: Path, **how: Any) -> list[int]:
+        """What a step takes of each rank, as JSON: bytes of weights, gradients, state, and of collectives by kind. how:
+        shard, passes, optimizer, architecture; made_up: ranks of a world that is not there, of which this is one."""
+        return self._ask(world, "traffic", str(file), how)
+
     def command(self, world: int, words: list[str], errors: Path) -> list[int]:
         """Standard error of each rank is in `errors` with the rank behind its name."""
         return self._ask(world, "command", str(errors), {"words": words})
@@ -113,6 +121,62 @@ def step_of(ranks: Ranks, architecture: str = "encoder_decoder") -> dict[str, An
         if p.grad is not None
     }
     return {"loss": taken.loss, "z": taken.z, "norm": taken.grad_norm, "grads": grads}
+
+
+def spread_shape(architecture: str) -> Shape:
+    """One whose sides no power of two divides. Stacks that share their layers have as many of them."""
+    return shape_of(architecture, Shape(136, 272, 68, 2, 2, 2 if architecture.startswith("shared") else 3, 1_000))
+
+
+class Counted:
+    """Bytes of every collective, by kind, while it holds: what all-gathers give out and the others take in. Those of
+    doubles, which are the optimiser's and the step's own sums, apart."""
+
+    # name: its kind, and the place and name of the tensor that is counted
+    KINDS: ClassVar = {
+        "all_gather_single": ("gather", 0, "output_tensor"),
+        "reduce_scatter_single": ("scatter", 1, "input"),
+        "all_reduce": ("reduce", 0, "tensor"),
+    }
+
+    def __enter__(self) -> Counted:
+        self.bytes = {"gather": 0, "scatter": 0, "reduce": 0, "sums": 0}
+        self.before = {name: getattr(dist, name) for name in self.KINDS}
+        for name, counted in self.KINDS.items():
+            setattr(dist, name, functools.partial(self._call, self.before[name], *counted))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for name, function in self.before.items():
+            setattr(dist, name, function)
+
+    def _call(self, function: Any, kind: str, place: int, word: str, *args: Any, **kwargs: Any) -> Any:
+        tensor = args[place] if len(args) > place else kwargs[word]
+        self.bytes["sums" if tensor.dtype == torch.float64 else kind] += tensor.nbytes
+        return function(*args, **kwargs)
+
+
+def count_traffic(ranks: Ranks, file: Path, optimizer: str, architecture: str, passes: int) -> None:
+    model = build(spread_shape(architecture), 3, architecture)
+    settings = {"adafactor": Adafactor(), "adamw": AdamW()}[optimizer]
+    batch = batch_of(ranks.world * passes, 12, 8)
+    if ranks.shard:
+        model, settings = shards.spread(model, ranks), shards.Settings(settings)
+    with Counted() as counted:
+        moves = settings.build(model)
+        how: dict[str, Any] = {
+            "seed": 5,
+            "dropout": 0.0,
+            "z_loss": 0.0,
+            "ranks": ranks,
+            "machine": Machine(micro_batch=1),
+        }
+        gradients(model, list(model.parameters()), batch, 1, **how)
+        moves.step(0.01)
+    state = [t for name, t in moves.state_tensors().items() if name.rpartition("/")[2] != "step"]
+    found = {"weights": list(model.parameters()), "gradients": [p.grad for p in model.parameters()], "state": state}
+    held = {name: sum(shards.here(t).nbytes for t in tensors) for name, tensors in found.items()}
+    file.with_name(f"{file.name}.{ranks.rank}").write_text(json.dumps(held | counted.bytes))
 
 
 def spread_fresh(ranks: Ranks, file: Path) -> None:
@@ -159,8 +223,17 @@ def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
             from t5study.__main__ import main
 
             return main(how["words"])
+        if made_up := how.pop("made_up", 0):  # collectives that do nothing
+            from torch.testing._internal.distributed.fake_pg import FakeStore
+
+            dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=made_up)
+            ranks = Ranks(0, made_up)
+            count_traffic(replace(ranks, shard=_shard(how.pop("shard"), ranks)), path, **how)
+            return 0
         with joined(Machine()) as ranks:
-            if what == "fresh":
+            if what == "traffic":
+                count_traffic(replace(ranks, shard=_shard(how.pop("shard"), ranks)), path, **how)
+            elif what == "fresh":
                 spread_fresh(replace(ranks, shard=_shard(how["shard"], ranks)), path)
             elif what == "gradients":
                 ranks = replace(ranks, shard=_shard(how.pop("shard", False), ranks))

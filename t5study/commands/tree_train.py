@@ -1,10 +1,11 @@
-"""The commands that look at a run from outside: train watch, checkpoint verify."""
+"""Commands about a run from outside, or before there is one: train memory, train watch, checkpoint verify."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from t5study.commands.flags import folder
+from t5study.commands import flags
+from t5study.commands.flags import Real, Whole, folder
 from t5study.commands.leaves import group, leaf
 
 
@@ -20,6 +21,7 @@ def add(commands: Any, train: Any) -> None:
     watch.add_argument("folder", type=folder, help="--out of a `train` command")
     watch.add_argument("--once", action="store_true", help="say it once and leave")
     watch.add_argument("--page", action="store_true", help="write its loss and speed as page.html, and leave")
+    _memory(train)
     checkpoint = group(commands, "checkpoint", "the checkpoints of a run")
     verify = leaf(
         checkpoint,
@@ -30,3 +32,31 @@ def add(commands: Any, train: Any) -> None:
         "my-run",
     )
     verify.add_argument("folder", type=folder, help="--out of a `train` command")
+
+
+def _memory(train: Any) -> None:
+    memory = leaf(
+        train,
+        "memory",
+        "scale.memory",
+        "Say what a step takes of each of many GPUs: memory, traffic and an assumed speed, by arithmetic. Nothing is "
+        "made and no GPU is needed.",
+        "--size 11b --gpus 8 64 512 --micro-batch 4 --recompute",
+    )
+    memory.add_argument("--size", default="11b", help="`t5study model describe` knows them")
+    flags.architecture(memory)
+    memory.add_argument("--gpus", type=Whole(1, 65_536), nargs="+", default=[8, 64, 512], help="one line for each")
+    memory.add_argument(
+        "--shard", type=Whole(2, 65_536), metavar="RANKS", help="cut each weight among so many (default: among all)"
+    )
+    memory.add_argument("--whole", action="store_true", help="cut nothing: all weights on each")
+    memory.add_argument("--micro-batch", type=Whole(1), default=4, help="rows of a pass on one GPU")
+    memory.add_argument("--passes", type=Whole(1), default=1, help="micro-batches a step")
+    memory.add_argument("--source-length", type=Whole(1, 65_536), default=512, help="source tokens a row")
+    memory.add_argument("--target-length", type=Whole(1, 65_536), default=114, help="target tokens a row")
+    memory.add_argument("--optimizer", choices=["adafactor", "adamw"], default="adafactor")
+    memory.add_argument("--recompute", action="store_true", help="layers are run again in the backward pass")
+    memory.add_argument("--device-memory", type=Real(0, 1e5, open=True), default=141.0, help="GB of one GPU")
+    memory.add_argument("--peak-tflops", type=Real(0, 1e6, open=True), default=790.0, help="of one GPU, in bf16")
+    memory.add_argument("--utilisation", type=Real(0, 1, open=True), default=0.4, help="share of the peak, assumed")
+    memory.add_argument("--json", action="store_true", help="as JSON")

@@ -1,0 +1,47 @@
+"""train memory: its numbers are the plan's, as text and as JSON; mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from t5study.__main__ import main
+from t5study.model.scale import Hardware, Layout, plan
+from t5study.model.shapes import size
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["train", "memory", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_json_is_the_plan(capsys: pytest.CaptureFixture[str]):
+    words = ("--size", "3b", "--gpus", "8", "64", "--shard", "8", "--recompute", "--peak-tflops", "100", "--json")
+    for found, gpus in zip(json.loads(said(capsys, *words)), (8, 64), strict=True):
+        layout, hardware = Layout(gpus, 8, 4, recompute=True), Hardware(peak=100e12)
+        expected = plan(size("3b"), "encoder_decoder", layout, hardware)
+        assert (found["gpus"], found["shard"]) == (gpus, 8)
+        assert found["memory"] == {**vars(expected.memory), "total": expected.memory.total}
+        assert found["traffic"] == vars(expected.traffic)
+        assert found["tokens_per_second"] == {"overlapped": expected.overlapped, "in_turn": expected.in_turn}
+
+
+def test_what_fits_is_said(capsys: pytest.CaptureFixture[str]):
+    words = ("--gpus", "8", "512", "--recompute", "--device-memory")
+    assert [each["fits"] for each in json.loads(said(capsys, *words, "10", "--json"))] == [False, True]
+    rows = [line.split() for line in said(capsys, *words, "10").splitlines() if line.split()[:1] in (["8"], ["512"])]
+    assert [(row[1], row[9]) for row in rows] == [("8", "no"), ("512", "yes")]
+
+
+def test_one_gpu_has_all_weights(capsys: pytest.CaptureFixture[str]):
+    (found,) = json.loads(said(capsys, "--gpus", "1", "--json"))
+    assert (found["shard"], found["memory"]["weights"]) == (0, 4 * size("11b").parameters)
+    assert sum(found["traffic"].values()) == 0
+
+
+def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "memory", "--gpus", "6", "--shard", "4"]) == 2
+    assert capsys.readouterr().err == (
+        "t5study: error: layout: shard: found 4 for 6 ranks; give a number that divides them\n"
+    )
