@@ -46,8 +46,8 @@ def good_left(folder: Path) -> bool:
 
 
 def full_disks(place: Place) -> tuple[int, int]:
-    """a write limit at drawn bytes of a save, a quota told at the sync, no room at the start: exit 74, told with path and
-    bytes, the checkpoint before is whole, the same command goes on"""
+    """a write limit at drawn bytes of a save, a quota told at the sync, no room at the start: exit 74, told with path
+    and bytes, the checkpoint before is whole, the same command goes on"""
     n, good, unbroken = max(3, place.many(22)), 0, short(place)
     largest = max(len(content) for name, content in unbroken.items() if "checkpoints" in name)
     for i in range(n):
@@ -68,8 +68,8 @@ def full_disks(place: Place) -> tuple[int, int]:
 
 
 def while_steps_go_on(place: Place) -> tuple[int, int]:
-    """saves while steps go on: plain, with a slow disk, failing, or killed at drawn moments, half of them in a save; bytes
-    are those of a run that waits, and there is a good checkpoint at every moment"""
+    """saves while steps go on: plain, with a slow disk, failing, or killed at drawn moments, half of them in a save;
+    bytes are those of a run that waits, and there is a good checkpoint at every moment"""
     n, good, unbroken = place.many(50), 0, short(place)
     for i in range(n):
         folder, how = place.new(), ("kill", "slow", "fail", "kill in a save", "plain")[i % 5]
@@ -100,8 +100,8 @@ def _kill(pid: int, folder: Path, step: int, in_save: bool) -> None:
 
 
 def bad_steps(place: Place) -> tuple[int, int]:
-    """NaN or Inf in the loss, a gradient or a batch, on one rank or on one of two: all ranks decide alike, the report names
-    step, rank and examples, and what is left out has moved nothing"""
+    """NaN or Inf in the loss, a gradient or a batch, on one rank or on one of two: all ranks decide alike, the report
+    names step, rank and examples, and what is left out has moved nothing"""
     n, good = place.many(100), 0
     with RankRuns() as ranks:
         for i in range(n):
