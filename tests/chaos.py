@@ -24,6 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import chaos_faults
 from tiny_run import RUN, Runs, go, outcome
 
 from t5study.ground.errors import UserError
@@ -198,8 +199,12 @@ def locks(place: Place) -> tuple[int, int]:
 SETS: dict[str, Callable[[Place], tuple[int, int]]] = {
     "R1 kills": kills,
     "R2 chains": chains,
+    "R5 full disks": chaos_faults.full_disks,
     "R7 damage": damage,
     "R9 signals": signals,
+    "R11 bad steps": chaos_faults.bad_steps,
+    "R14 loaders": chaos_faults.lost_loaders,
+    "R17 async": chaos_faults.while_steps_go_on,
     "R20 locks": locks,
 }
 
@@ -211,9 +216,7 @@ def run(share: float, seed: int, names: list[str]) -> dict[str, tuple[int, int, 
         runs, unbroken = Runs(), Path(folder) / "unbroken"
         go(unbroken)
         for name in names:
-            place = Place(
-                share, random.Random(seed), runs, Path(folder) / name[:3].strip(), unbroken, outcome(unbroken)
-            )
+            place = Place(share, random.Random(seed), runs, Path(folder) / name.split()[0], unbroken, outcome(unbroken))
             place.folder.mkdir()
             began = time.monotonic()
             good, of = SETS[name](place)
@@ -226,7 +229,8 @@ def run(share: float, seed: int, names: list[str]) -> dict[str, tuple[int, int, 
 def table(found: dict[str, tuple[int, int, float]]) -> str:
     lines = ["| set | what is tried | good | minutes |", "|---|---|---|---|"]
     for name, (good, of, seconds) in found.items():
-        lines.append(f"| {name} | {SETS[name].__doc__} | {good:,} of {of:,} | {seconds / 60:.1f} |")
+        tried = " ".join((SETS[name].__doc__ or "").split())
+        lines.append(f"| {name} | {tried} | {good:,} of {of:,} | {seconds / 60:.1f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,142 @@
+"""Chaos from within: the sets of chaos.py whose runs are given faults (faults.py), on one rank or on two."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rank_runs import RankRuns
+from tiny_run import outcome
+
+from t5study.ground.journal import read_journal
+from t5study.train.checkpoint import Damaged, steps, verify
+
+if TYPE_CHECKING:
+    from chaos import Place
+
+SHORT: dict[str, Any] = {"steps": 30, "save_every": 5, "evaluate_every": 0}
+
+
+def short(place: Place, **changes: Any) -> dict[str, bytes]:
+    """The outcome of the short run that nothing befalls."""
+    folder = place.new()
+    place.runs.start(folder, **{**SHORT, **changes})
+    assert place.runs.wait() == 0
+    return outcome(folder)
+
+
+def goes_on(place: Place, folder: Path, bytes: dict[str, bytes], **changes: Any) -> bool:
+    """Whether a run, with nothing in its way any more, comes to these bytes."""
+    place.runs.start(folder, **{**SHORT, **changes})
+    good = place.runs.wait() == 0 and outcome(folder) == bytes
+    shutil.rmtree(folder.parent)
+    return good
+
+
+def good_left(folder: Path) -> bool:
+    """Whether all checkpoints are good, and there is one."""
+    try:
+        return bool([verify(folder, step) for step in steps(folder)])
+    except Damaged:
+        return False
+
+
+def full_disks(place: Place) -> tuple[int, int]:
+    """a write limit at drawn bytes of a save, a quota told at the sync, no room at the start: exit 74, told with path
+    and bytes, the checkpoint before is whole, the same command goes on"""
+    n, good, unbroken = max(3, place.many(22)), 0, short(place)
+    largest = max(len(content) for name, content in unbroken.items() if "checkpoints" in name)
+    for i in range(n):
+        folder, at = place.new(), place.draw.randrange(6, 25)
+        kind = {1: "quota", 2: "start"}.get(i % 11, "limit")
+        if kind == "start":
+            wrong = {"disk": 100_000}
+        elif kind == "quota":
+            wrong = {"errno": 122, "at": place.draw.randrange(2, 6)}
+        else:
+            wrong = {"limit": place.draw.randrange(10_000, largest), "limit_at": at}
+        place.runs.start(folder, faults=wrong, async_save=bool(i % 2), **SHORT)
+        code = place.runs.wait()
+        told = (folder / "err.txt").read_text().strip().splitlines()[-1]
+        right = code == 74 and str(folder) in told and " are free" in told
+        good += right and (kind == "start" or good_left(folder)) and goes_on(place, folder, unbroken)
+    return good, n
+
+
+def while_steps_go_on(place: Place) -> tuple[int, int]:
+    """saves while steps go on: plain, with a slow disk, failing, or killed at drawn moments, half of them in a save;
+    bytes are those of a run that waits, and there is a good checkpoint at every moment"""
+    n, good, unbroken = place.many(50), 0, short(place)
+    for i in range(n):
+        folder, how = place.new(), ("kill", "slow", "fail", "kill in a save", "plain")[i % 5]
+        wrong = {
+            "slow": {"slow": 0.3},
+            "fail": {"errno": 28, "at": place.draw.randrange(2, 6)},
+            "kill in a save": {"slow": 0.1},
+        }.get(how, {})
+        pid = place.runs.start(folder, async_save=True, faults=wrong, **SHORT)
+        right = True
+        if "kill" in how:
+            _kill(pid, folder, place.draw.randrange(6, 25), in_save="save" in how)
+            right = place.runs.wait() in (-9, 0) and good_left(folder)
+        else:
+            right = place.runs.wait() == (74 if how == "fail" else 0) and good_left(folder)
+        good += right and goes_on(place, folder, unbroken, async_save=bool(i % 2))
+    return good, n
+
+
+def _kill(pid: int, folder: Path, step: int, in_save: bool) -> None:
+    journal, limit = folder / "journal.jsonl", time.monotonic() + 300
+    while time.monotonic() < limit and not (folder / "summary.json").exists():
+        there = journal.exists() and journal.read_bytes().count(b"\n") >= step and steps(folder)
+        if there and (not in_save or any((folder / "checkpoints").glob(".step-*.tmp"))):
+            os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.0005)
+
+
+def bad_steps(place: Place) -> tuple[int, int]:
+    """NaN or Inf in the loss, a gradient or a batch, on one rank or on one of two: all ranks decide alike, the report
+    names step, rank and examples, and what is left out has moved nothing"""
+    n, good = place.many(100), 0
+    with RankRuns() as ranks:
+        for i in range(n):
+            folder, world = place.new(), 1 + i % 2
+            rank, step = place.draw.randrange(world), place.draw.randrange(2, 6)
+            where, value = ("loss", "gradient", "batch")[i % 3], place.draw.choice(("nan", "inf"))
+            action = ("stop", "skip", "rewind")[i // 3 % 3]
+            guard = ["rewind", 0.0, 3] if action == "rewind" else [action]
+            wrong = {"bad": {"where": where, "value": value, "steps": [step], "rank": rank}}
+            codes = ranks.go(world, folder, wrong=wrong, guard=guard, steps=6, save_every=1, evaluate_every=1)
+            told = folder.with_name(f"{folder.name}.0.txt").read_text()
+            right = codes == [2 if action == "stop" else 0] * world and f"step {step}: found" in told
+            right = right and " in examples " in told and (world == 1 or f" on rank {rank} in" in told)
+            if action == "skip":
+                sums = [row["sum"] for row in read_journal(folder / "evaluations.jsonl")]
+                right = right and [k + 1 for k in range(1, 6) if sums[k] == sums[k - 1]] == [step]
+            if action == "stop":
+                right = right and steps(folder)[0] == step - 1
+            else:
+                right = right and len({folder.with_name(f"run.weights.{r}").read_text() for r in range(world)}) == 1
+            good += right
+            shutil.rmtree(folder.parent)
+    return good, n
+
+
+def lost_loaders(place: Place) -> tuple[int, int]:
+    """the thread that makes batches raises, hangs or ends without a word, at the first, a middle or the last batch: the
+    cause is told, and the same command ends in the same bytes"""
+    n, good, unbroken = place.many(30), 0, short(place)
+    for i in range(n):
+        folder, how = place.new(), ("raise", "hang", "die")[i % 3]
+        batch = (1, place.draw.randrange(2, 30), 30)[i // 3 % 3]
+        place.runs.start(folder, faults={"stream": how, "batch": batch}, **SHORT)
+        right = place.runs.wait() == (1 if how == "raise" else 75)
+        said = {"raise": "shard-00003", "hang": "no batch from example", "die": "the thread that makes batches ended"}
+        right = right and said[how] in (folder / "err.txt").read_text()
+        good += right and goes_on(place, folder, unbroken)
+    return good, n
