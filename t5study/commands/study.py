@@ -11,9 +11,13 @@ if TYPE_CHECKING:
 
 
 def plan(args: argparse.Namespace) -> None:
-    from t5study.study import runner
+    from t5study.ground.errors import UserError
+    from t5study.study import planned
 
-    print(runner.plan(_asked(args), _folder(args), args.workers, args.tables))
+    if args.peak is None and (args.devices or args.utilisation):
+        raise UserError("--devices, --utilisation: found without --peak; give the TFLOP/s of a device too")
+    given = args.peak and planned.Given(args.peak, args.utilisation or 0.4, args.devices or 1)
+    print(planned.plan(_asked(args), _folder(args), args.workers, args.tables, given, args.price_per_hour))
 
 
 def run(args: argparse.Namespace) -> None:

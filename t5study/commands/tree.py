@@ -118,6 +118,11 @@ def build_parser() -> Parser:
             leaf.add_argument(
                 "--tables", default="search", help="2,10 for example; search: 1,4,5,6,7 (the rounds'); all"
             )
+        if name == "plan":
+            leaf.add_argument("--peak", type=Real(0, 1e6, open=True), help="of another machine: TFLOP/s of a device")
+            leaf.add_argument("--utilisation", type=Real(0, 1, open=True), help="the part that is used (default: 0.4)")
+            leaf.add_argument("--devices", type=Whole(1, 2**20), help="how many, each with a run (default: 1)")
+            leaf.add_argument("--price-per-hour", type=Real(0, 1e9), help="of the whole machine: what it comes to")
     report = _leaf(
         study,
         "report",

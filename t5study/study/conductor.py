@@ -95,13 +95,13 @@ class Conductor:
         if goals.keys() <= there:
             return
         self._watch.expect(hoped, there)
-        urgency = _urgency(stages, goals.keys())
+        order = urgency(stages, goals.keys())
         waiting = {name for name in stages if name not in there and name not in self.failed}
         while any(name in waiting for name in goals):
             self._fail_heirs(stages, waiting)
             ready = [
                 name
-                for name in sorted(waiting - self._running.keys(), key=urgency.__getitem__)
+                for name in sorted(waiting - self._running.keys(), key=order.__getitem__)
                 if all(stage_id(parent) in there for parent in stages[name].parents)
             ]
             for k, name in zip(self._pool.free(), ready, strict=False):
@@ -151,7 +151,7 @@ class Conductor:
                     waiting.discard(name)
 
 
-def _urgency(stages: dict[str, Stage], goals: Iterable[str]) -> dict[str, tuple[bool, float, int]]:
+def urgency(stages: dict[str, Stage], goals: Iterable[str]) -> dict[str, tuple[bool, float, int]]:
     """What sorts stages: goals first, and among them those with the longest way to go, their own work counted. So
     fine-tuning waits while there is pre-training to begin, and all workers end at about the same time."""
     way = {name: 0.0 for name in stages}
@@ -159,7 +159,8 @@ def _urgency(stages: dict[str, Stage], goals: Iterable[str]) -> dict[str, tuple[
         way[name] += stages[name].work
         for parent in stages[name].parents:
             above = stage_id(parent)
-            way[above] = max(way[above], way[name])
+            if above in way:  # else it is in the store, and nothing waits for it
+                way[above] = max(way[above], way[name])
     goals = set(goals)
     return {name: (name not in goals, -way[name], place) for place, name in enumerate(stages)}
 

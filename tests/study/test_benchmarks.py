@@ -13,7 +13,7 @@ from invented_texts import cnndm, lines, qa, squad_file
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import Store
-from t5study.study import runner, scales
+from t5study.study import planned, runner, scales
 from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
 from t5study.study.benchmarks import find_studied
@@ -141,11 +141,11 @@ def test_what_is_not_official_is_told(made: Made):
 
 def test_asked_again_nothing_is_run_and_the_plan_says_so(made: Made):
     before = (made.out / "scores.json").read_bytes()
-    said = runner.plan(made.ask, made.out, workers=1, tables="1")
+    said = planned.plan(made.ask, made.out, workers=1, tables="1")
     assert "nothing is missing" in said
     assert (made.out / "scores.json").read_bytes() == before
     with pytest.raises(UserError, match="was asked another question"):
-        runner.plan(dataclasses.replace(made.ask, benchmarks=["glue"]), made.out, workers=1, tables="1")
+        planned.plan(dataclasses.replace(made.ask, benchmarks=["glue"]), made.out, workers=1, tables="1")
 
 
 def test_a_failed_benchmark_fails_its_own_columns_alone(made: Made):

@@ -1,0 +1,207 @@
+"""The estimate: what stages will take, on this machine or on one that is described, and how long it is until all are
+done.
+
+    clock = clock_here(store, stages, machine, workers=2)      as such stages took in this store; else from a probe
+    clock = clock_of(peak=312, utilisation=0.4)                of a device of so many TFLOP/s
+    estimate(missing, goals, clock, workers=2)                 hours, FLOPs, memory, disk
+
+A stage's seconds are those of one worker on a quiet machine. `busy` is how much longer the probe took because others
+were at work here too; what is promised is both, since nobody knows how busy the machine will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from t5study.ground.machine import Machine
+from t5study.ground.store import Store, read_json
+from t5study.model.footprint import training
+from t5study.model.shapes import flops, parameters
+from t5study.study.conductor import urgency
+from t5study.study.probe import Speed, key_of, probe
+from t5study.study.stages import COST, Stage, folder, has, stage_id
+from t5study.train.optim import AdamW
+
+_START_S = 1.0  # of a stage: to build a model, read its data and write it down
+_WORKER_S = 5.0  # of a worker: to import everything
+_USUAL_FLOPS_PER_S = 6e10  # of a core for which `work` of text and tasks is right; another is faster or slower
+_KEPT = 2  # checkpoints beside a run while it goes on
+
+
+@dataclass(frozen=True)
+class Clock:
+    """seconds: of a stage, on one worker of a quiet machine. source: where that is from, for people. busy: by how much
+    it is longer now. process: bytes of a worker as measured, 0 if nobody did."""
+
+    seconds: Callable[[Stage], float]
+    source: str
+    busy: float = 1.0
+    process: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """seconds: until all is done, with the machine as busy as it is; quiet_s: on a quiet one. processor_s: of all
+    workers together. flops: of training, rows taken as full. memory: bytes of a run's weights, gradients and optimiser.
+    disk: bytes of the models that stay and the checkpoints of what runs."""
+
+    stages: int
+    seconds: float
+    quiet_s: float
+    processor_s: float
+    flops: float
+    tokens: int
+    parameters: int
+    memory: int
+    disk: int
+
+
+def estimate(missing: Mapping[str, Stage], goals: Iterable[str], clock: Clock, workers: int) -> Estimate:
+    """Of stages that are not there, parents first. goals: ids of the last stages, those that are wanted."""
+    trained = [stage for stage in missing.values() if _trains(stage)]
+    memory = max(map(memory_of, trained), default=0)
+    quiet = makespan(missing, goals, clock.seconds, workers) + _WORKER_S * bool(missing)
+    return Estimate(
+        stages=len(missing),
+        seconds=quiet * clock.busy,
+        quiet_s=quiet,
+        processor_s=sum(map(clock.seconds, missing.values())),
+        flops=sum(map(flops_of, trained)),
+        tokens=sum(map(tokens_of, missing.values())),
+        parameters=max(map(parameters_of, trained), default=0),
+        memory=memory,
+        disk=sum(4 * parameters_of(stage) for stage in trained) + _KEPT * workers * memory,
+    )
+
+
+def makespan(
+    missing: Mapping[str, Stage], goals: Iterable[str], seconds: Callable[[Stage], float], workers: int
+) -> float:
+    """Seconds until all is done if a free worker always takes what the conductor would give it."""
+    order = urgency(dict(missing), goals)
+    parents = {name: set(map(stage_id, stage.parents)) for name, stage in missing.items()}
+    waiting, ends = set(missing), dict[str, float]()
+    free = [0.0] * workers
+    while waiting:
+        k = min(range(workers), key=free.__getitem__)
+        now = free[k]
+        there = {name for name in parents if ends.get(name, now + 1) <= now}
+        ready = [name for name in waiting if parents[name] & missing.keys() <= there]
+        if ready:
+            name = min(ready, key=order.__getitem__)
+            waiting.discard(name)
+            ends[name] = free[k] = now + seconds(missing[name])
+        else:  # until the next stage under way ends
+            free[k] = min(end for end in ends.values() if end > now)
+    return max(ends.values(), default=0.0)
+
+
+# --- by arithmetic ------------------------------------------------------------------------------------------------
+
+
+def tokens_of(stage: Any) -> int:
+    """Tokens a stage of training reads and writes at most: what its rows hold."""
+    return stage.steps_of_training * stage.rows * (stage.source_length + stage.target_length) if _trains(stage) else 0
+
+
+def flops_of(stage: Any) -> float:
+    """FLOPs of a stage's training, its rows taken as full."""
+    if not _trains(stage):
+        return 0.0
+    return stage.steps_of_training * stage.rows * _row(stage)
+
+
+def parameters_of(stage: Any) -> int:
+    return parameters(stage.shape, stage.architecture) if _trains(stage) else 0
+
+
+def memory_of(stage: Any) -> int:
+    """Bytes of the weights, gradients and optimiser of a run; what it computes with comes on top."""
+    if not _trains(stage):
+        return 0
+    name = "AdamW, float32" if isinstance(stage.optimizer, AdamW) else "Adafactor, float32"
+    return next(found for way, found in training(stage.shape, stage.architecture) if way.name == name)
+
+
+def _trains(stage: Any) -> bool:
+    """Whether it has steps of its own; an ensemble scores and has none."""
+    return hasattr(stage, "steps")
+
+
+def _row(stage: Any) -> int:
+    return flops(stage.shape, stage.architecture, stage.source_length, stage.target_length)
+
+
+# --- clocks -------------------------------------------------------------------------------------------------------
+
+
+def clock_of(peak: float, utilisation: float) -> Clock:
+    """Of a device of `peak` TFLOP/s, of which training uses a part. Scoring is what its stage says, in FLOPs of
+    training; text and tasks are a processor's work and take what they take here."""
+
+    def seconds(stage: Any) -> float:
+        if members := getattr(stage, "members", ()):  # it scores as they do
+            return stage.work / members[0].work * seconds(members[0])
+        if not _trains(stage):
+            return stage.work
+        scored = getattr(stage, "scoring", 0.0) / stage.work
+        return _START_S + flops_of(stage) / (1 - scored) / (peak * 1e12 * utilisation)
+
+    return Clock(seconds, f"{peak:g} TFLOP/s a device, of which training uses {utilisation:.0%}")
+
+
+def clock_here(store: Store, stages: Iterable[Stage], machine: Machine, workers: int) -> Clock:
+    """As stages of the same kind of step took in this store (the median of them: the first one of a machine compiles
+    loops too). Where there are none, from a probe; where that has no time left, by FLOPs from the probed stage that is
+    nearest."""
+    took, busy, left = dict[Hashable, list[float]](), list[float](), list[Stage]()
+    for stage in stages:
+        if has(store, stage):
+            cost = read_json(folder(store, stage) / COST)
+            own = cost["seconds"] if machine.device == "cuda" else cost.get("processor_s", cost["seconds"])
+            took.setdefault(_kind(stage), []).append(own / stage.work)
+            busy.append(max(1.0, cost["seconds"] / max(own, 1e-9)))
+        else:
+            left.append(stage)
+    unknown = [stage for stage in left if _trains(stage) and _kind(stage) not in took]
+    speeds = probe(unknown, machine, workers) if unknown else {}
+    known: list[tuple[Any, Speed]] = [(stage, speeds[key_of(stage)]) for stage in unknown if key_of(stage) in speeds]
+    reached = [flops_of(stage) / stage.steps_of_training / speed.step_s for stage, speed in known]
+    core = _USUAL_FLOPS_PER_S / median(reached) if reached and machine.device == "cpu" else 1.0
+
+    def seconds(stage: Any) -> float:
+        if members := getattr(stage, "members", ()):  # it scores as they do
+            return stage.work / members[0].work * seconds(members[0])
+        if found := took.get(_kind(stage)):
+            return median(found) * stage.work
+        if not _trains(stage):
+            return stage.work * core
+        if speed := speeds.get(key_of(stage)):
+            return probed_seconds(stage, speed)
+        alike = [one for one in known if one[0].kind == stage.kind and one[0].architecture == stage.architecture]
+        if near := min(alike or known, key=lambda one: abs(_row(one[0]) - _row(stage)), default=None):
+            return probed_seconds(near[0], near[1]) * stage.work / near[0].work
+        return stage.work
+
+    if known:
+        source = f"a probe of {len(speeds)} kinds of steps just now"
+        busy, process = [speed.busy for _, speed in known], max(speed.peak for _, speed in known)
+    else:
+        source, process = "as stages before took" if busy else "guessed: no step could be tried", 0
+    return Clock(seconds, source, median(busy or [1.0]), process)
+
+
+def probed_seconds(stage: Any, speed: Speed) -> float:
+    """A stage's training and its scoring, from a step and a row."""
+    rows = 0
+    if getattr(stage, "scoring", 0.0) and speed.row_s:
+        tasks = len(stage.scored or stage.tasks)
+        rows = stage.steps_of_training // stage.evaluate_every * tasks * (stage.evaluation_rows or 1000)
+    return _START_S + stage.steps_of_training * speed.step_s + rows * speed.row_s
+
+
+def _kind(stage: Any) -> Hashable:
+    return key_of(stage) if _trains(stage) else stage.kind
