@@ -1,4 +1,4 @@
-"""The report: a study's folder -> one HTML page, the same as Markdown, and its numbers as CSV.
+"""The report: a study's folder -> one HTML page, the same as Markdown, its numbers as CSV and its tables as LaTeX.
 
 The page is one file that opens from disk: no script, nothing fetched, light and dark, narrow and wide, printable. Equal
 folders give equal bytes. Everything is read and rendered before the first file is written.
@@ -8,6 +8,7 @@ folders give equal bytes. Everything is read and rendered before the first file 
     report_text, report_method     the words
     figures, svg                   the drawings
     report_view, report_files      what is shown, and the CSV
+    report_latex                   the tables to be put into a paper
     report.*.j2                    how it is laid out
 """
 
@@ -20,20 +21,20 @@ from typing import Any
 
 from t5study.ground.journal import duration
 from t5study.ground.store import write_text
-from t5study.study import report_files, report_method, report_text
+from t5study.study import report_files, report_latex, report_method, report_text
 from t5study.study.report_input import Study, read_study
 from t5study.study.report_view import cell_values, page
 
 
 def write_report(out: Path) -> Path:
-    """Writes report.html, report.md and tables/*.csv into a study's folder and returns the path of report.html.
+    """Writes report.html, report.md, tables/*.csv and tables/*.tex into a study's folder and returns the path of report.html.
 
     Each file appears whole. UserError, in one line, if scores.json is missing or damaged.
     """
     out = Path(out)
     study = read_study(out)
     shown = page(study)
-    tables = report_files.tables(study, shown)
+    tables = report_files.tables(study, shown) | report_latex.tables(study, shown)
     files = {f"tables/{name}": content for name, content in tables.items()}
     files["report.md"] = render(study, shown, "report.md.j2")
     files["report.html"] = render(study, shown, "report.html.j2")
@@ -41,8 +42,8 @@ def write_report(out: Path) -> Path:
     for name, content in files.items():
         # A label may hold half a character (a lone surrogate, which JSON can spell): it is shown as its escape.
         write_text(out / name, content.encode("utf-8", "backslashreplace").decode())
-    for old in (out / "tables").glob("table_*.csv"):
-        if old.name not in tables:
+    for old in (out / "tables").glob("table_*"):
+        if old.suffix in (".csv", ".tex") and old.name not in tables:
             old.unlink()
     return out / "report.html"
 

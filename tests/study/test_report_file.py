@@ -85,8 +85,10 @@ def test_equal_folders_give_equal_bytes_and_costs_change_only_their_lines(
     again = tmp_path / out.name
     shutil.copytree(out, again, ignore=shutil.ignore_patterns("report.*", "tables"))
     write_report(again)
-    written = sorted(path.relative_to(out) for path in out.rglob("*") if path.suffix in (".html", ".md", ".csv"))
-    assert len(written) == 2 + 5 + 3
+    written = sorted(
+        path.relative_to(out) for path in out.rglob("*") if path.suffix in (".html", ".md", ".csv", ".tex")
+    )
+    assert len(written) == 2 + 5 + 3 + 5
     for path in written:
         assert (again / path).read_bytes() == (out / path).read_bytes(), path
     costs = json.loads((again / "costs.json").read_text())
@@ -97,7 +99,7 @@ def test_equal_folders_give_equal_bytes_and_costs_change_only_their_lines(
         before, after = ((folder / path).read_text(encoding="utf-8").splitlines() for folder in (out, again))
         changed = [a for a, b in zip(before, after, strict=True) if a != b]
         assert all("of work" in line for line in changed)
-        assert bool(changed) == (path.suffix != ".csv")
+        assert bool(changed) == (path.suffix in (".html", ".md"))
 
 
 @pytest.mark.parametrize(
@@ -155,11 +157,12 @@ def test_what_is_not_there_is_said_and_old_tables_go(tmp_path: Path) -> None:
     (tmp_path / "costs.json").unlink()
     (tmp_path / "study.json").unlink()
     (tmp_path / "tables").mkdir()
-    (tmp_path / "tables" / "table_99.csv").write_text("old")
+    for suffix in ("csv", "tex"):
+        (tmp_path / "tables" / f"table_99.{suffix}").write_text("old")
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
     assert "How long it took was not recorded" in page.words
     assert "there are no curves" in page.words
-    assert not (tmp_path / "tables" / "table_99.csv").exists()
+    assert not list((tmp_path / "tables").glob("table_99.*"))
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
 
 
