@@ -27,7 +27,7 @@ from t5study.study.report_view import cell_values, page
 
 
 def write_report(out: Path) -> Path:
-    """Writes report.html, report.md, tables/*.csv and tables/*.tex into a study's folder and returns the path of report.html.
+    """Writes a study's report.html, report.md, tables/*.csv and tables/*.tex into its folder; returns report.html's path.
 
     Each file appears whole. UserError, in one line, if scores.json is missing or damaged.
     """

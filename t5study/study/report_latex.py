@@ -24,7 +24,8 @@ _SPECIAL = {
     "*": "{*}", "★": r"$\star$", "†": r"\textdagger{}", "−": "$-$", "–": "--", "σ": r"$\sigma$", "τ": r"$\tau$",
 }  # fmt: skip
 _UNPRINTABLE = {"Cc", "Cf", "Cs", "Co", "Cn"}
-_HEAD = """% Needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}. UTF-8: letters beyond Latin need a font that has them.
+_HEAD = """% Needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs}.
+% UTF-8: letters beyond Latin need a font that has them.
 """
 
 

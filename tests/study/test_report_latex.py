@@ -64,7 +64,8 @@ def test_tables_hold_what_the_page_holds(made: tuple[Path, dict[str, Any]]) -> N
     assert "the loss is nan" in failed
     paper = _rows(text[text.index("study-6-paper") :])
     glue = paper[0].index("GLUE")
-    assert [row[glue] for row in paper[2:6]] == ["82.82", r"\textbf{83.28}", r"\textbf{83.00}", "81.27"]
+    # within two deviations, 2 x 0.235, of the best: 82.82 just is
+    assert [row[glue] for row in paper[2:6]] == [r"\textbf{82.82}", r"\textbf{83.28}", r"\textbf{83.00}", "81.27"]
     assert [row[glue] for row in paper[7:11]] == ["$-$0.46", "--", "$-$0.28", "$-$2.01"]
 
 
