@@ -27,7 +27,7 @@ from t5study.study.report_view import cell_values, page
 
 
 def write_report(out: Path) -> Path:
-    """Writes a study's report.html, report.md, tables/*.csv and tables/*.tex into its folder; returns report.html's path.
+    """Writes a study's report.html, report.md, tables/*.csv and tables/*.tex into its folder; the path of report.html.
 
     Each file appears whole. UserError, in one line, if scores.json is missing or damaged.
     """
