@@ -54,7 +54,7 @@ def _memory(train: Any) -> None:
     memory.add_argument("--passes", type=Whole(1), default=1, help="micro-batches a step")
     memory.add_argument("--source-length", type=Whole(1, 65_536), default=512, help="source tokens a row")
     memory.add_argument("--target-length", type=Whole(1, 65_536), default=114, help="target tokens a row")
-    memory.add_argument("--optimizer", choices=["adafactor", "adamw"], default="adafactor")
+    memory.add_argument("--optimizer", choices=["adafactor", "adamw"], default="adafactor", help="whose state is held")
     memory.add_argument("--recompute", action="store_true", help="layers are run again in the backward pass")
     memory.add_argument("--device-memory", type=Real(0, 1e5, open=True), default=141.0, help="GB of one GPU")
     memory.add_argument("--peak-tflops", type=Real(0, 1e6, open=True), default=790.0, help="of one GPU, in bf16")

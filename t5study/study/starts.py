@@ -65,9 +65,9 @@ def _pretrain(experiment: Experiment, setting: Setting) -> Pretrain:
         save_every=scale.save_every,
         variant=experiment.variant(setting.baseline, *PRETRAINED),
     )
-    more = round(steps * experiment.adaptation)
-    if not more:
+    if not experiment.adaptation:
         return start
+    more = max(1, round(steps * experiment.adaptation))  # never none: the row would be its baseline under another name
     # The optimiser starts anew, so the rate takes up where pre-training left it.
     schedule = replace(start.schedule, warmup=max(start.schedule.warmup, steps))
     return replace(start, start=start, objective=PrefixLM(), steps=more, schedule=schedule)
