@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from t5study.corpus.files import PACKED, one_line, read_lines, read_table, read_text, told
+from t5study.corpus.hosted import HUB, check_blob, hosted_files
 from t5study.corpus.page import Drops, Page
 from t5study.ground.errors import UserError
 from t5study.ground.store import MANIFEST, digest_file
@@ -32,7 +33,6 @@ from t5study.ground.store import MANIFEST, digest_file
 READING = 1  # raise it when the same files give other pages
 TEXT, LINES, TABLE = (".txt", ".md", ".rst"), (".jsonl", ".json"), (".parquet",)
 WEB, DUMP = (".wet", ".warc"), (".xml",)
-HUB = "hub:"  # before the address of files on the Hugging Face hub: hub:allenai/c4/en/c4-train.0000*
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def read_file(path: Path, drops: Drops, lengths: bool = False) -> Iterator[Page]
 def _whole(path: Path, drops: Drops, unchanged: Callable[[], None], lengths: bool = False) -> Iterator[Page]:
     unchanged()
     try:
+        check_blob(path)
         yield from _reader(path, lengths)(path, drops)
     except FileNotFoundError:
         raise UserError(f"{told(path)}: was deleted while it was read; put it back") from None
@@ -101,8 +102,8 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
     data set on the Hugging Face hub, which are fetched (extra `hub`)."""
     found: dict[Path, Path] = {}
     for pattern in patterns:
-        fetch = _fetched if str(pattern).startswith(HUB) else _expanded
-        for path in fetch(str(pattern)):
+        find = hosted_files if str(pattern).startswith(HUB) else _expanded
+        for path in find(str(pattern)):
             found.setdefault(path.resolve(), path)
     files = sorted(found.values())
     for path in files:
@@ -120,24 +121,6 @@ def _found(path: Path, digest: str) -> TextFile:
         raise UserError(f"{told(path)}: was deleted while it was read; put it back") from None
     except OSError as error:
         raise UserError(f"{told(path)}: cannot be read ({error.strerror}); give a file that can") from None
-
-
-def _fetched(address: str) -> list[Path]:
-    """hub:allenai/c4/en/c4-train.0000*.json.gz -> the files, out of the hub's own cache where they are there."""
-    owner, name, pattern = ([*address.removeprefix(HUB).split("/", 2), "", ""])[:3]
-    if not owner or not name or not pattern:
-        raise UserError(f"{address!r}: found no owner, name and file; give hub:allenai/c4/en/c4-train.0000*.json.gz")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise UserError(
-            f"{address!r}: needs the hub's client, pip install 't5study[hub]'; or give local files"
-        ) from None
-    folder = Path(snapshot_download(f"{owner}/{name}", repo_type="dataset", allow_patterns=[pattern]))
-    matched = [Path(one) for one in glob.glob(str(folder / pattern), recursive=True) if not os.path.isdir(one)]
-    if not matched:
-        raise UserError(f"{address!r}: matches no file of that data set; give a pattern that does")
-    return matched
 
 
 def _expanded(pattern: str) -> list[Path]:

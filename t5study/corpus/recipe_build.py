@@ -94,7 +94,7 @@ def _inputs(patterns: Sequence[str]) -> tuple[Input, ...]:
     inputs = []
     for path in find_files(patterns):
         status = path.stat()
-        inputs.append(Input(path.resolve(), status.st_size, status.st_mtime_ns))
+        inputs.append(Input(path.absolute(), status.st_size, status.st_mtime_ns))
     return tuple(inputs)
 
 
