@@ -14,7 +14,11 @@ tiles, with the target's side taking both.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import functools
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,19 +117,21 @@ def arrange(batch: Batch, device: str | torch.device = "cpu") -> Inputs:
     shifted_M = np.roll(label_M, 1)
     shifted_M[target.first_S] = 0
     keys = source.some(pair_S)
-    read = target.tokens(shifted_M, device)
-    labels = Labels(None, _tensor(label_M, device), read.row_N)
-    return Inputs(
+    read = target.tokens(shifted_M)
+    labels = Labels(None, _tensor(label_M), read.row_N)
+    large = takes_large_tiles(device)
+    found = Inputs(
         rows=len(batch),
-        source=source.tokens(ids_N, device),
+        source=source.tokens(ids_N),
         target=read,
         learned=labels,
         answers=labels,
-        encoder=_tiles(source, source, device),
-        decoder=_tiles(target, target, device),
-        cross=_tiles(target, keys, device),
+        encoder=_tiles(source, source, large),
+        decoder=_tiles(target, target, large),
+        cross=_tiles(target, keys, large),
         every_key=int(keys.length_S.sum()) == len(ids_N),
     )
+    return moved(found, device)
 
 
 def arrange_joined(batch: Batch, device: str | torch.device = "cpu", *, prefix: bool) -> Inputs:
@@ -158,24 +164,74 @@ def arrange_joined(batch: Batch, device: str | torch.device = "cpu", *, prefix: 
     position_P = np.arange(len(row_P)) - np.searchsorted(row_P, row_P)
     row_length = max(source.row_length + target.row_length, int(position_P.max(initial=-1)) + 1)
     joined = _Segments(row_P, position_P, first_S, length_S, source.name_S, row_length)
-    read = joined.tokens(read_P, device)
+    read = joined.tokens(read_P)
 
     def labels(place_L: np.ndarray) -> Labels:
-        place = _tensor(place_L, device)
-        return Labels(place, _tensor(label_P[place_L], device), read.row_N[place])
+        place = _tensor(place_L)
+        return Labels(place, _tensor(label_P[place_L]), read.row_N[place])
 
     answers = labels(place_M)
-    return Inputs(
+    large = takes_large_tiles(device)
+    found = Inputs(
         rows=len(batch),
-        source=source.tokens(ids_N, device),
+        source=source.tokens(ids_N),
         target=read,
         learned=answers if prefix else labels(np.sort(np.concatenate((place_N, place_M)))),
         answers=answers,
         encoder=(),
-        decoder=_tiles(joined, joined, device, n_S + 1 if prefix else None),
+        decoder=_tiles(joined, joined, large, n_S + 1 if prefix else None),
         cross=(),
         every_key=True,
     )
+    return moved(found, device)
+
+
+@functools.cache
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def takes_large_tiles(device: str | torch.device) -> bool:
+    """Whether attention on a device makes no scores of a whole tile, so that tiles may be of any size (flash.py)."""
+    return torch.device(device).type == "cuda" and has_triton()
+
+
+def moved(inputs: Inputs, device: str | torch.device) -> Inputs:
+    """The same on a device: one copy of all that there is. To a GPU it is made from memory that the system does not
+    move, so that whoever asks need not wait for it; a tensor that stands in two places is copied once."""
+    device = torch.device(device)
+    if device == inputs.source.id_N.device:
+        return inputs
+    tensors = {id(tensor): tensor for tensor in _tensors(inputs)}
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+    if device.type == "cuda":
+        flat = flat.pin_memory()
+    parts = flat.to(device, non_blocking=True).split([tensor.numel() for tensor in tensors.values()])
+    there = {at: part.view(tensor.shape) for (at, tensor), part in zip(tensors.items(), parts, strict=True)}
+    return _put(inputs, there)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors of a dataclass, of those in it, and of tuples of them. They are all int64."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _tensors(each)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
+
+
+def _put(value: Any, there: dict[int, Tensor]) -> Any:
+    """The same with other tensors in the places of its own."""
+    if isinstance(value, Tensor):
+        return there[id(value)]
+    if isinstance(value, tuple):
+        return tuple(_put(each, there) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _put(getattr(value, field.name), there) for field in fields(value)})
+    return value
 
 
 @dataclass(frozen=True)
@@ -192,10 +248,9 @@ class _Segments:
     def some(self, which: np.ndarray) -> _Segments:
         return replace(self, first_S=self.first_S[which], length_S=self.length_S[which], name_S=self.name_S[which])
 
-    def tokens(self, id_N: np.ndarray, device: str | torch.device) -> Tokens:
+    def tokens(self, id_N: np.ndarray) -> Tokens:
         longest = int(self.length_S.max(initial=0))
-        row_N, position_N = _tensor(self.row_N, device), _tensor(self.position_N, device)
-        return Tokens(_tensor(id_N, device), row_N, position_N, longest, self.row_length)
+        return Tokens(_tensor(id_N), _tensor(self.row_N), _tensor(self.position_N), longest, self.row_length)
 
 
 def _paired(batch: Batch) -> tuple[_Segments, _Segments, np.ndarray]:
@@ -223,16 +278,17 @@ def _places(first_S: np.ndarray, length_S: np.ndarray) -> np.ndarray:
 
 
 def _tiles(
-    queries: _Segments, keys: _Segments, device: str | torch.device, prefix_S: np.ndarray | None = None
+    queries: _Segments, keys: _Segments, large: bool, prefix_S: np.ndarray | None = None
 ) -> tuple[Tile, ...]:
     """Stacks segments of like length. Longest first; a tile ends when it is full, or when its padding has cost as much
-    as starting another."""
+    as starting another. large: for a device that is busy with thousands of segments at once and skips what is padding;
+    a tile ends only where segments are less than half as long as its first."""
 
     def tile() -> Tile:
         which = np.array(members)
-        q, k = (_span(side.first_S[which], side.length_S[which], device) for side in (queries, keys))
+        q, k = (_span(side.first_S[which], side.length_S[which]) for side in (queries, keys))
         padded = bool((keys.length_S[which] < k.width).any())
-        return Tile(q, k, padded, None if prefix_S is None else _tensor(prefix_S[which], device))
+        return Tile(q, k, padded, None if prefix_S is None else _tensor(prefix_S[which]))
 
     q_S, k_S = queries.length_S, keys.length_S
     order_S = np.lexsort((np.arange(len(q_S)), -q_S, -k_S))
@@ -243,7 +299,8 @@ def _tiles(
         if members:
             taller = max(height, q)
             more = waste + (taller - height) * width * len(members) + taller * width - q * k
-            if (len(members) + 1) * taller * width > TILE or more > CALL:
+            full = (len(members) + 1) * taller * width > TILE or more > CALL
+            if 2 * k < width if large else full:
                 tiles.append(tile())
                 members = []
         if members:
@@ -256,9 +313,9 @@ def _tiles(
     return tuple(tiles)
 
 
-def _span(first_G: np.ndarray, length_G: np.ndarray, device: str | torch.device) -> Span:
-    return Span(_tensor(first_G, device), _tensor(length_G, device), int(length_G.max()))
+def _span(first_G: np.ndarray, length_G: np.ndarray) -> Span:
+    return Span(_tensor(first_G), _tensor(length_G), int(length_G.max()))
 
 
-def _tensor(array: np.ndarray, device: str | torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device, non_blocking=True)
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))

@@ -22,8 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from t5study.model import loops, passes
-from t5study.model.attention import attend, attend_backward
+from t5study.model import attention, flash, loops, passes
 from t5study.model.dropout import Dropout, sites
 from t5study.model.inputs import Inputs, Tile, Tokens
 from t5study.model.shapes import Shape
@@ -31,7 +30,8 @@ from t5study.model.shapes import Shape
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass has beside weights. ops: loops.py or passes.py. dtype: of matrix products.
+    """What one forward pass has beside weights. ops: loops.py or passes.py. dtype: of matrix products. attention:
+    attention.py or flash.py.
     masks: dropout by site, {} without; scale: what a mask's kept places hold. cache: where self-attention leaves each
     layer's keys beside values (N, 2 I), for decoding to go on from."""
 
@@ -41,6 +41,7 @@ class Pass:
     masks: dict[str, Tensor]
     scale: float = 1.0
     cache: list[Tensor] | None = None
+    attention: ModuleType = attention
 
     @staticmethod
     def of(
@@ -57,7 +58,8 @@ class Pass:
         if dropout is not None and dropout.rate > 0:
             widths = sites(shape, inputs.source.row_length, inputs.target.row_length, architecture)
             masks, scale = dropout.masks(inputs.rows, widths, weight.device), dropout.scale
-        return Pass(inputs, loops if loop else passes, dtype, masks, scale)
+        how = flash if flash.fits(weight, dtype, shape.d_kv) else attention
+        return Pass(inputs, loops if loop else passes, dtype, masks, scale, attention=how)
 
     def mask(self, site: str) -> Tensor | None:
         return self.masks.get(site)
@@ -86,7 +88,7 @@ class SelfAttention(torch.autograd.Function):
             run.cache.append(qkv_N3I[:, len(q) :].contiguous())
         factor_NH = run.weights_mask(f"{site}.weights", tokens, heads)
         diagonal_HC = diagonal_HC.detach()
-        c_NI, kept = attend(ops, qkv_N3I, None, factor_NH, diagonal_HC, tiles, heads, causal=decoder)
+        c_NI, kept = run.attention.attend(ops, qkv_N3I, None, factor_NH, diagonal_HC, tiles, heads, causal=decoder)
         ctx.save_for_backward(x_ND, gain_D, w, out, diagonal_HC, y_ND, r_N, c_NI, *kept)
         ctx.run, ctx.site, ctx.decoder, ctx.factor_NH = run, site, decoder, factor_NH
         return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
@@ -100,7 +102,7 @@ class SelfAttention(torch.autograd.Function):
         dz_ND = dz_ND.contiguous()
         do_ND = ops.masked(dz_ND, ctx.run.mask(ctx.site), tokens.row_N).to(out.dtype)
         dqkv_N3I = dz_ND.new_empty(len(dz_ND), 3 * inner, dtype=w.dtype)
-        ddiagonal_HC = attend_backward(
+        ddiagonal_HC = ctx.run.attention.attend_backward(
             ops, do_ND @ out, ctx.factor_NH, diagonal_HC, kept, tiles, heads, ctx.decoder, dqkv_N3I, None
         )
         dx_ND, dgain_D = ops.rms_backward(dqkv_N3I @ w, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
@@ -118,7 +120,7 @@ class CrossAttention(torch.autograd.Function):
         y_ND, r_N = ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
         q_NI = y_ND @ q.t()
         factor_MH = run.weights_mask(f"{site}.weights", run.inputs.source, heads)
-        c_NI, kept = attend(ops, q_NI, kv_M2I.detach(), factor_MH, None, run.inputs.cross, heads, causal=False)
+        c_NI, kept = run.attention.attend(ops, q_NI, kv_M2I.detach(), factor_MH, None, run.inputs.cross, heads, causal=False)
         ctx.save_for_backward(x_ND, gain_D, q, out, y_ND, r_N, c_NI, *kept)
         ctx.run, ctx.site, ctx.heads, ctx.factor_MH = run, site, heads, factor_MH
         return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
@@ -135,7 +137,9 @@ class CrossAttention(torch.autograd.Function):
         dkv_M2I = c_NI.new_empty(len(inputs.source), 2 * inner)
         if not inputs.every_key:
             dkv_M2I.zero_()
-        attend_backward(ops, do_ND @ out, ctx.factor_MH, None, kept, inputs.cross, ctx.heads, False, dq_NI, dkv_M2I)
+        run.attention.attend_backward(
+            ops, do_ND @ out, ctx.factor_MH, None, kept, inputs.cross, ctx.heads, False, dq_NI, dkv_M2I
+        )
         dx_ND, dgain_D = ops.rms_backward(dq_NI @ q, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         wants = ctx.needs_input_grad
         dq, dout = _product(wants[2], dq_NI, y_ND, gain_D), _product(wants[3], do_ND, c_NI, gain_D)
