@@ -39,6 +39,7 @@ def machine_of(args: argparse.Namespace) -> Machine:
         shard=0 if world == 1 else world if shard == 0 else shard,
         recompute=getattr(args, "recompute", None),
         streamed=getattr(args, "update_in_backward", None),
+        peak_tflops=getattr(args, "peak_tflops", None),
     )
     use(machine)
     return machine

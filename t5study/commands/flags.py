@@ -266,6 +266,11 @@ def training(parser: Parser, *, steps: int, rate: str, source_length: int | None
     )
     machine(parser)
     parser.add_argument(
+        "--peak-tflops",
+        type=Real(0, 1e6, open=True),
+        help="of a device, to tell what part of it is used (default: measured by matrix products)",
+    )
+    parser.add_argument(
         "--shard",
         type=Whole(2, 65_536),
         nargs="?",

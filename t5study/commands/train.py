@@ -122,6 +122,7 @@ def carry_out(
     from t5study.model.released import save_released
     from t5study.train.loop import train
     from t5study.train.parallel import joined
+    from t5study.train.speeds import told
 
     out, name = args.out, fingerprint(run)
     with joined(machine) as ranks:
@@ -152,6 +153,8 @@ def carry_out(
         save_released(model, out / "model", vocab_path=vocab_path, **card, **facts, rerun=_again(args))
         first, last = summary["first_loss"], summary["last_loss"]
         print(f"{out}: {run.steps:,} steps, loss {first:.3f} -> {last:.3f} nats a target token")
+        rate = f"{summary['tokens_per_second']:,.0f} tokens/s"
+        print(f"speed: {', '.join((rate, *told(summary['waiting'], summary['utilisation'])))}")
     print(f"model: {out / 'model'}")
 
 
@@ -170,6 +173,7 @@ WHERE = (
     "strict",
     "profile",
     "async_save",
+    "peak_tflops",
 )
 
 

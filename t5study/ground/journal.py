@@ -84,10 +84,11 @@ class Progress:
         every: float = 5.0,
         out: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        more: Callable[[], list[str]] = list,
     ):
         self.total, self.label, self.unit, self.every = total, label, unit, every
         self.out = out or sys.stderr
-        self.clock = clock
+        self.clock, self.more = clock, more
         self.first = start
         self.began = self.shown = clock()
         self.tokens = self.tokens_shown = 0
@@ -113,6 +114,7 @@ class Progress:
             parts.append(f"loss {loss:.3f}")
         if self.tokens:
             parts.append(f"{(self.tokens - self.tokens_shown) / seconds:,.0f} tokens/s")
+        parts += self.more()
         if step > self.first:
             left = (now - self.began) / (step - self.first) * (self.total - step)
             parts.append(f"{duration(left)} left")

@@ -25,7 +25,8 @@ class Machine:
     (weights stay fp32). micro_batch: rows a forward pass, 0 for the whole batch. compile: torch.compile the blocks.
     shard: among how many ranks the rows of every weight, gradient and optimiser state are cut, 0 for none.
     recompute: layers are run again in the backward pass rather than kept for it. streamed: weights move inside the
-    backward pass, so that gradients are not kept for its end."""
+    backward pass, so that gradients are not kept for its end. peak_tflops: of matrix products on this device, to hold a
+    run's work against; 0 to measure it."""
 
     device: str = "cpu"
     threads: int = 1
@@ -35,6 +36,7 @@ class Machine:
     shard: int = 0
     recompute: bool = False
     streamed: bool = False
+    peak_tflops: float = 0.0
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):

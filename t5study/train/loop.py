@@ -40,6 +40,7 @@ from t5study.train.stop import Stop
 from t5study.train.streamed import Streamed
 from t5study.train.summary import first_loss_warning, proportions, summary_of
 from t5study.train.tuning import AllParameters, Movement, Tuning
+from t5study.train.work import Work, peak
 
 _EXAMPLES_EVERY = 100  # steps between rows of the journal that tell how often each member of a mixture came
 
@@ -221,15 +222,19 @@ def _go_on(
     """From `step` steps done to the last one. Raises Stopped between two steps, after saving, and Rewind."""
     run, model, folder, ranks, judge = site.run, site.model, site.folder, site.ranks, site.judge
     weights, tells = list(model.parameters()), progress is None and ranks.first
+    # Of weights that stand still no gradient is made: a step is then less than three forward passes.
+    work = Work(run.shape, run.architecture) if ranks.first and run.tuning == AllParameters() else None
     if tells and site.movement.trainable(step + 1) < sum(weight.numel() for weight in weights):
         print(f"t5study: {site.told(step + 1)}", file=sys.stderr)
     with (
         closing(Journal(folder / JOURNAL) if ranks.first else Nowhere()) as journal,
         closing(Journal(folder / EVALUATIONS) if ranks.first else Nowhere()) as evaluations,
-        closing(Clock(folder) if ranks.first else Nowhere()) as clock,
+        closing(Clock(folder, peak=lambda: ranks.world * peak(machine)) if ranks.first else Nowhere()) as clock,
         closing(Profile(folder, profile if ranks.first else None)) as profiled,
         closing(
-            (progress or Progress(run.steps, label or folder.name, start=step)) if ranks.first else Nowhere()
+            (progress or Progress(run.steps, label or folder.name, start=step, more=clock.told))
+            if ranks.first
+            else Nowhere()
         ) as shown,
         closing(stream.prefetch(position)) as batches,  # type: ignore[type-var]
         Saver(site, journal, evaluations, asynchronous=async_save) as saver,
@@ -288,7 +293,7 @@ def _go_on(
                 row["examples"] = examples
             with saver.writing():
                 journal.append(row)
-                clock.stop(step, taken.tokens)
+                clock.stop(step, taken.tokens, work.of(batch) if work else 0)
             judge.saw(row)
             profiled.after(step)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from t5study.ground.store import write_text
-from t5study.train.speeds import read_speed_rows
+from t5study.train.speeds import read_speed_rows, read_speeds, speed, told
 from t5study.train.watch import Follower
 
 PAGE = "page.html"
@@ -33,21 +33,37 @@ def write_page(folder: Path) -> Path:
         plots.append(_plot("loss, nats a target token", steps, loss, smooth=True))
         plots.append(_plot("L2 norm of the gradient", steps, [row["grad_norm"] for row in good], smooth=True))
     if speeds := [row for row in read_speed_rows(folder) if row["seconds"] > 0]:
-        speed = [row["tokens"] / row["seconds"] for row in speeds]
-        plots.append(_plot("tokens a second, source and target", [row["step"] for row in speeds], speed))
-    told = "".join(
+        fast = [row["tokens"] / row["seconds"] for row in speeds]
+        at = [row["step"] for row in speeds]
+        plots.append(_plot("tokens a second, source and target", at, fast))
+        if used := {row["step"]: 100 * row["utilisation"] for row in speeds if row["utilisation"] is not None}:
+            plots.append(_plot("model FLOPs, % of the peak", list(used), list(used.values())))
+        plots.append(
+            _plot("waiting for data, % of the time", at, [100 * row["waited"] / row["seconds"] for row in speeds])
+        )
+    listed = "".join(
         f"<li>step {int(n['step']):,}: {escape(str(n['found']))}, examples {int(n['examples'][0]):,} to "
         f"{int(n['examples'][1]) - 1:,}</li>"
         for n in bad
     )
     parts = [
         f"<h1>{escape(state.name)}</h1><p>{escape(' · '.join(state.parts))}</p>",
+        f"<p>{escape(' · '.join(_whole(folder)))}</p>",
         *plots,
-        f"<h2>Steps whose examples were left out</h2><ul>{told}</ul>" if told else "",
+        f"<h2>Steps whose examples were left out</h2><ul>{listed}</ul>" if listed else "",
     ]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(state.name)}</title>'
     write_text(folder / PAGE, f"{head}<style>{_STYLE}</style>\n{chr(10).join(parts)}\n</html>\n")
     return folder / PAGE
+
+
+def _whole(folder: Path) -> list[str]:
+    """The speed of the run up to its last checkpoint, for people."""
+    found = speed(read_speeds(folder))
+    if not found["tokens_per_second"]:
+        return []
+    parts = [f"{found['tokens_per_second']:,.0f} tokens/s in all", *told(found["waiting"], found["utilisation"])]
+    return parts + ([f"peak {found['peak'] / 1e9:,.0f} GFLOP/s"] if found["peak"] else [])
 
 
 def _plot(title: str, steps: list[int], values: list[float], smooth: bool = False) -> str:

@@ -207,6 +207,9 @@ class Site:
 class Nowhere:
     """Journal, clock and progress of a rank that is not the first."""
 
+    def told(self) -> list[str]:
+        return []
+
     def append(self, row: dict[str, Any]) -> None:
         pass
 
@@ -222,7 +225,7 @@ class Nowhere:
     def got(self) -> None:
         pass
 
-    def stop(self, step: int, tokens: int) -> None:
+    def stop(self, step: int, tokens: int, flops: int = 0) -> None:
         pass
 
     def write(self, step: int) -> None:

@@ -1,10 +1,14 @@
 """The wall-clock of a run: never the same twice, so nothing depends on it and damage reads as nothing.
 
-    FOLDER/speeds.json      {"seconds", "step_seconds", "tokens"} of all processes, as far as they came to a checkpoint
-    FOLDER/speeds.jsonl     about a row a second: {"step", "steps", "seconds", "waited", "tokens"}
+    FOLDER/speeds.json      {"seconds", "step_seconds", "waited", "tokens", "flops", "peak"} of all processes, as far as
+                            they came to a checkpoint
+    FOLDER/speeds.jsonl     about a row a second: {"step", "steps", "seconds", "waited", "tokens", "flops",
+                            "utilisation"}
 
 A row tells of the `steps` steps up to `step`. `seconds` are those in which they were made, evaluations and checkpoints
-left out; `waited` is the part of them that passed until the next batch was there.
+left out; `waited` is the part of them that passed until the next batch was there. `flops` are those of real tokens
+(work.py), and `utilisation` the part that they are of the peak's; null as long as no peak is known, and where the work
+is not counted because not all weights move.
 """
 
 from __future__ import annotations
@@ -18,16 +22,22 @@ from typing import Any
 
 SPEEDS, SPEED_ROWS = "speeds.json", "speeds.jsonl"
 _EVERY_S = 1.0
-_EMPTY: dict[str, Any] = {"steps": 0, "seconds": 0.0, "waited": 0.0, "tokens": 0}
+_PEAK_AFTER_S = 3.0  # of steps: what is shorter is not worth the eighth of a second that measuring a peak takes
+_EMPTY: dict[str, Any] = {"steps": 0, "seconds": 0.0, "waited": 0.0, "tokens": 0, "flops": 0}
+_TOTALS: dict[str, Any] = {"step_seconds": 0.0, "waited": 0.0, "tokens": 0, "flops": 0, "peak": 0.0}
 
 
 class Clock:
-    """Told when a step begins, when its batch is there and when it is done."""
+    """Told when a step begins, when its batch is there and when it is done. peak(): FLOP/s of all devices, asked once
+    and only by a run that takes long enough; 0.0 if it is not known."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.perf_counter):
-        self.folder, self.found, self.clock = folder, read_speeds(folder), clock
+    def __init__(
+        self, folder: Path, clock: Callable[[], float] = time.perf_counter, peak: Callable[[], float] = lambda: 0.0
+    ):
+        self.folder, self.found, self.clock, self._ask = folder, read_speeds(folder), clock, peak
         self.began = self.started = clock()
-        self.step_seconds, self.tokens = 0.0, 0
+        self.made, self.last = dict(_EMPTY), dict(_EMPTY)
+        self.peak: float | None = None
         self._row = dict(_EMPTY)
         self._rows = open(folder / SPEED_ROWS, "ab", buffering=0)
 
@@ -37,40 +47,73 @@ class Clock:
     def got(self) -> None:
         self._row["waited"] += self.clock() - self.started
 
-    def stop(self, step: int, tokens: int) -> None:
-        passed = self.clock() - self.started
-        self.step_seconds += passed
-        self.tokens += tokens
-        self._row["seconds"] += passed
-        self._row["tokens"] += tokens
-        self._row["steps"] += 1
-        if self._row["seconds"] >= _EVERY_S:
+    def stop(self, step: int, tokens: int, flops: int = 0) -> None:
+        row = self._row
+        row["seconds"] += self.clock() - self.started
+        row["tokens"] += tokens
+        row["flops"] += flops
+        row["steps"] += 1
+        if row["seconds"] >= _EVERY_S:
             self._flush(step)
 
     def write(self, step: int) -> None:
         """At a checkpoint. Not synced."""
         self._flush(step)
-        passed = {"seconds": self.clock() - self.began, "step_seconds": self.step_seconds, "tokens": self.tokens}
-        (self.folder / SPEEDS).write_text(
-            json.dumps({name: self.found[name] + value for name, value in passed.items()})
-        )
+        made = {
+            "step_seconds": self.made["seconds"],
+            **{name: self.made[name] for name in ("waited", "tokens", "flops")},
+        }
+        passed = {"seconds": self.clock() - self.began, **made}
+        totals = {name: self.found[name] + value for name, value in passed.items()}
+        (self.folder / SPEEDS).write_text(json.dumps({**totals, "peak": self.peak or self.found["peak"]}))
+
+    def told(self) -> list[str]:
+        """What the last row says for people, beside tokens a second."""
+        return told(share(self.last["waited"], self.last["seconds"]), self._utilisation(self.last))
+
+    def _utilisation(self, row: dict[str, Any]) -> float | None:
+        return share(row["flops"], row["seconds"] * (self.peak or 0.0)) if row["flops"] else None
 
     def _flush(self, step: int) -> None:
-        if self._row["steps"]:
-            self._rows.write(json.dumps({"step": step, **self._row}).encode() + b"\n")
-            self._row = dict(_EMPTY)
+        if not self._row["steps"]:
+            return
+        self.last, self._row = self._row, dict(_EMPTY)
+        self.made = {name: value + self.last[name] for name, value in self.made.items()}
+        if self.peak is None and self.made["flops"] and self.made["seconds"] >= _PEAK_AFTER_S:
+            self.peak = self._ask()
+        used = self._utilisation(self.last)
+        row = {"step": step, **self.last, "utilisation": None if used is None else round(used, 4)}
+        self._rows.write(json.dumps(row).encode() + b"\n")
 
     def close(self) -> None:
         self._rows.close()
 
 
-def read_speeds(folder: Path) -> dict[str, float]:
-    """Seconds and tokens so far; zeros if the file is missing or damaged."""
-    zero = {"seconds": 0.0, "step_seconds": 0.0, "tokens": 0}
+def share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def told(waiting: float | None, utilisation: float | None) -> list[str]:
+    """
+    >>> told(0.0012, 0.614)
+    ['61 % of the peak', '0.1 % waiting for data']
+    """
+    parts = [] if utilisation is None else [f"{100 * utilisation:.0f} % of the peak"]
+    return parts + ([] if waiting is None else [f"{100 * waiting:.1f} % waiting for data"])
+
+
+def read_speeds(folder: Path) -> dict[str, Any]:
+    """Seconds, tokens and FLOPs so far; zeros if the file is missing or damaged. Of a file from before waiting and work
+    were noted, the seconds alone: the rest is counted from here on."""
+    zero = {"seconds": 0.0, **_TOTALS}
     try:
         found = json.loads((folder / SPEEDS).read_text(encoding="utf-8"))
-        return {name: type(value)(found[name]) for name, value in zero.items()}
-    except (OSError, ValueError, KeyError, TypeError):
+        totals = _TOTALS if not _TOTALS.keys() <= found.keys() else found
+        return {
+            "seconds": float(found["seconds"]),
+            **{name: type(value)(totals[name]) for name, value in _TOTALS.items()},
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return zero
 
 
@@ -87,16 +130,24 @@ def read_speed_rows(folder: Path, most: int = 0) -> list[dict[str, Any]]:
     rows = []
     for line in lines:
         try:
-            row = json.loads(line)
-            rows.append({name: type(zero)(row[name]) for name, zero in {"step": 0, **_EMPTY}.items()})
+            row = {"flops": 0, "utilisation": None, **json.loads(line)}  # rows from before have neither
+            used = row["utilisation"]
+            numbers = {name: type(zero)(row[name]) for name, zero in {"step": 0, **_EMPTY}.items()}
+            rows.append({**numbers, "utilisation": None if used is None else float(used)})
         except (ValueError, KeyError, TypeError):
             continue
     return rows
 
 
-def speed(speeds: dict[str, float]) -> dict[str, float]:
-    """seconds: all of the run's. tokens_per_second: while steps were made, evaluations and checkpoints left out."""
+def speed(speeds: dict[str, Any]) -> dict[str, Any]:
+    """seconds: all of the run's. tokens_per_second: while steps were made, evaluations and checkpoints left out.
+    waiting: the share of that time in which there was no batch yet. utilisation: the share of the peak's FLOPs that
+    were made, None if no peak is known; peak: FLOP/s of all devices."""
+    seconds = speeds["step_seconds"]
     return {
         "seconds": speeds["seconds"],
-        "tokens_per_second": speeds["tokens"] / speeds["step_seconds"] if speeds["step_seconds"] else 0.0,
+        "tokens_per_second": share(speeds["tokens"], seconds) or 0.0,
+        "waiting": share(speeds["waited"], seconds) or 0.0,
+        "utilisation": share(speeds["flops"], seconds * speeds["peak"]) if speeds["flops"] else None,
+        "peak": speeds["peak"] or None,
     }

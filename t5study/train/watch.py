@@ -30,7 +30,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 @dataclass(frozen=True)
 class State:
     """A run at one moment. losses: (step, loss) of its good steps. holder: who is at work, None for nobody. saved: the
-    step of the newest checkpoint. tokens_per_second, waited (0 to 1): of the last half a minute, None if not known."""
+    step of the newest checkpoint. tokens_per_second, waited, utilisation (0 to 1): of the last half a minute, None if
+    not known."""
 
     name: str
     step: int
@@ -43,6 +44,7 @@ class State:
     done: bool
     tokens_per_second: float | None
     waited: float | None
+    utilisation: float | None
     seconds_a_step: float | None
 
     @property
@@ -53,6 +55,8 @@ class State:
             parts.append(f"loss {self.losses[-1][1]:.3f}")
         if self.tokens_per_second is not None and self.waited is not None:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s, {100 * self.waited:.1f} % of it waiting for data")
+        if self.utilisation is not None:
+            parts.append(f"{100 * self.utilisation:.0f} % of the peak")
         if self.skipped:
             parts.append(f"{self.skipped:,} steps left out")
         if self.rewound:
@@ -98,10 +102,12 @@ class Follower:
 
     def state(self) -> State:
         rows = self.rows
-        seconds = waited = tokens = made = 0
+        seconds = waited = tokens = made = used = known = 0
         for row in reversed(read_speed_rows(self.folder, _RECENT)):
             seconds, waited = seconds + row["seconds"], waited + row["waited"]
             tokens, made = tokens + row["tokens"], made + row["steps"]
+            if row["utilisation"] is not None:
+                used, known = used + row["utilisation"] * row["seconds"], known + row["seconds"]
             if seconds >= _RECENT_S:
                 break
         return State(
@@ -116,6 +122,7 @@ class Follower:
             done=(self.folder / SUMMARY).exists(),
             tokens_per_second=tokens / seconds if seconds else None,
             waited=waited / seconds if seconds else None,
+            utilisation=used / known if known else None,
             seconds_a_step=seconds / made if made else None,
         )
 

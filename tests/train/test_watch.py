@@ -18,7 +18,7 @@ from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
 from t5study.train.loop import train
 from t5study.train.page import write_page
-from t5study.train.speeds import Clock, read_speed_rows, read_speeds
+from t5study.train.speeds import Clock, read_speed_rows, read_speeds, speed
 from t5study.train.watch import Follower, watch
 
 SHORT = replace(RUN, steps=12, save_every=5, evaluate_every=0)
@@ -82,13 +82,13 @@ def test_a_run_is_followed_until_it_is_done_also_when_it_goes_back(run: Path):
         ),
     )
     lines = [line.removeprefix("my-run: ") for line in out.getvalue().splitlines()]
-    speed = "150 tokens/s, 10.0 % of it waiting for data"
+    fast = "150 tokens/s, 10.0 % of it waiting for data"
     assert lines == [
-        f"step 2/12 · loss 8.000 · {speed} · checkpoint of step 12 · 20 s left",
-        f"step 3/12 · loss 8.000 · {speed} · 1 steps left out · checkpoint of step 12 · 18 s left",
-        f"step 1/12 · loss 9.000 · {speed} · checkpoint of step 12 · 22 s left",
-        f"step 1/12 · loss 9.000 · {speed} · checkpoint of step 12 · nobody is at work here",
-        f"step 1/12 · loss 9.000 · {speed} · checkpoint of step 12 · done",
+        f"step 2/12 · loss 8.000 · {fast} · checkpoint of step 12 · 20 s left",
+        f"step 3/12 · loss 8.000 · {fast} · 1 steps left out · checkpoint of step 12 · 18 s left",
+        f"step 1/12 · loss 9.000 · {fast} · checkpoint of step 12 · 22 s left",
+        f"step 1/12 · loss 9.000 · {fast} · checkpoint of step 12 · nobody is at work here",
+        f"step 1/12 · loss 9.000 · {fast} · checkpoint of step 12 · done",
     ]
 
 
@@ -149,12 +149,61 @@ def test_a_row_of_speeds_comes_about_every_second(tmp_path: Path):
     assert read_speeds(tmp_path)["step_seconds"] == pytest.approx(2.5)
 
 
-def test_the_page_has_three_plots_and_the_steps_left_out(run: Path):
+def test_waiting_and_utilisation_are_told(tmp_path: Path):
+    """Two rows of a second, 0.1 of it waiting, at 3 GFLOP a row; the peak, 6 GFLOP/s, is asked for once and only when 3
+    seconds are full. A second process goes on counting."""
+    now, asked = [0.0], []
+
+    def ask() -> float:
+        asked.append(now[0])
+        return 6e9
+
+    def steps(first: int, last: int) -> Clock:
+        clock = Clock(tmp_path, lambda: now[0], ask)
+        for step in range(first, last + 1):
+            clock.start()
+            now[0] += 0.1
+            clock.got()
+            now[0] += 0.9
+            clock.stop(step, 10, 3 * 10**9)
+        clock.write(last)
+        clock.close()
+        return clock
+
+    assert steps(1, 2).told() == ["10.0 % waiting for data"]
+    assert (asked, speed(read_speeds(tmp_path))["utilisation"]) == ([], None)
+    assert steps(3, 6).told() == ["50 % of the peak", "10.0 % waiting for data"]
+    assert len(asked) == 1
+    assert [row["utilisation"] for row in read_speed_rows(tmp_path)] == [None] * 4 + [0.5, 0.5]
+    found = speed(read_speeds(tmp_path))
+    assert (found["waiting"], found["utilisation"], found["peak"]) == (pytest.approx(0.1), pytest.approx(0.5), 6e9)
+
+
+def test_speeds_from_before_are_read(tmp_path: Path):
+    (tmp_path / "speeds.json").write_text('{"seconds": 9.5, "step_seconds": 4.0, "tokens": 100}')
+    (tmp_path / "speeds.jsonl").write_text('{"step": 1, "steps": 1, "seconds": 1.0, "waited": 0.0, "tokens": 7}\n')
+    assert read_speeds(tmp_path) == {
+        **dict.fromkeys(("step_seconds", "waited", "peak"), 0.0),
+        "seconds": 9.5,
+        "tokens": 0,
+        "flops": 0,
+    }
+    assert [row["utilisation"] for row in read_speed_rows(tmp_path)] == [None]
+    (tmp_path / "speeds.json").write_text("[1]")
+    assert read_speeds(tmp_path)["seconds"] == 0.0
+
+
+def test_the_page_has_its_plots_and_the_steps_left_out(run: Path):
     rows = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     rows[6] = {"step": 7, "skipped": {"step": 7, "found": "a loss of <nan>", "weight": None, "examples": [120, 141]}}
     journal(run, *rows)
+    row = {"steps": 1, "seconds": 1.0, "waited": 0.1, "tokens": 10, "flops": 3 * 10**9, "utilisation": 0.5}
+    (run / "speeds.jsonl").write_text("".join(json.dumps({"step": step, **row}) + "\n" for step in (1, 2)))
+    totals = {"seconds": 3.0, "step_seconds": 2.0, "waited": 0.2, "tokens": 20, "flops": 6 * 10**9, "peak": 6e9}
+    (run / "speeds.json").write_text(json.dumps(totals))
     page = write_page(run).read_text()
-    assert page.count("<svg") == page.count("<figure") == 3
+    assert page.count("<svg") == page.count("<figure") == 5
+    assert "tokens/s in all · 50 % of the peak · 10.0 % waiting for data · peak 6 GFLOP/s" in page
     assert "step 7: a loss of &lt;nan&gt;, examples 120 to 140" in page
     assert "src=" not in page
 

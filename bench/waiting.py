@@ -1,0 +1,97 @@
+"""How long training waits for data: real runs of train() on made-up documents, the reader in its thread beside them.
+
+    python bench/waiting.py [CASE ...]
+
+One torch thread, fp32; documents are cut, corrupted by spans, packed and arranged as in any run. Prints what the run
+itself tells (speeds.json): tokens a second, the share of the peak of bare matrix products, and the share of the time in
+which no batch was there. Wall-clock: on a machine with other work the second falls, the third hardly moves. Exits with
+1 where a run waits for 2 % of its time or more.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from t5study.feed.sources import DocumentSource
+from t5study.feed.stream import Stream
+from t5study.ground.machine import Machine, describe
+from t5study.ground.pairs import Ids
+from t5study.model.architectures import build
+from t5study.model.shapes import Shape, size
+from t5study.objectives import SpanCorruption
+from t5study.study.scales import LAPTOP
+from t5study.train.loop import TrainRun, train
+from t5study.train.optim import Adafactor, Constant
+from t5study.train.speeds import told
+
+MOST = 0.02
+
+
+@dataclass(frozen=True)
+class Case:
+    shape: Shape
+    steps: int
+    rows: int
+    source: int
+
+
+CASES = {
+    "laptop": Case(LAPTOP.shape, 1000, LAPTOP.pretrain_rows, LAPTOP.source_length),
+    "64 wide": Case(size("pico", 2176), 1000, 16, 64),
+    "256 wide": Case(size("mini"), 60, 4, 256),
+}
+
+
+def documents(pieces: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two million tokens in documents of 5 to 900."""
+    random = np.random.default_rng(0)
+    offsets = np.cumsum(np.append(0, random.integers(5, 900, 4_400)))
+    return random.integers(3, pieces, offsets[-1]).astype(np.uint16), offsets
+
+
+def run(case: Case, folder: Path) -> dict[str, float]:
+    objective = SpanCorruption()
+    lengths = objective.lengths(case.source)
+    ids = Ids(case.shape.table_rows)
+    source = DocumentSource(*documents(ids.pieces), objective, lengths, ids, 0)
+    stream = Stream(source, case.rows, case.source, lengths.targets)
+    asked = TrainRun(
+        shape=case.shape,
+        architecture="encoder_decoder",
+        steps=case.steps,
+        rows=case.rows,
+        source_length=case.source,
+        target_length=lengths.targets,
+        optimizer=Adafactor(),
+        schedule=Constant(0.01),
+        dropout=0.1,
+        seed=0,
+        save_every=case.steps,
+        data="made-up documents",
+        init="fresh",
+    )
+    return train(asked, build(case.shape, 0), stream, folder, Machine())
+
+
+def main(names: list[str]) -> int:
+    if unknown := [name for name in names if name not in CASES]:
+        sys.exit(f"bench: found {unknown[0]!r}; give some of {', '.join(CASES)}")
+    print(f"{describe()}; one torch thread, fp32, dropout 0.1, Adafactor")
+    failed = False
+    for name in names or CASES:
+        case = CASES[name]
+        with tempfile.TemporaryDirectory() as folder:
+            found = run(case, Path(folder))
+        parts = [f"{found['tokens_per_second']:,.0f} tokens/s", *told(found["waiting"], found["utilisation"])]
+        print(f"{name}: {case.steps:,} steps of {case.rows} rows of {case.source}: {', '.join(parts)}", flush=True)
+        failed |= found["waiting"] >= MOST
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
