@@ -199,6 +199,7 @@ def locks(place: Place) -> tuple[int, int]:
 SETS: dict[str, Callable[[Place], tuple[int, int]]] = {
     "R1 kills": kills,
     "R2 chains": chains,
+    "R3 ledgers": chaos_faults.ledgers,
     "R5 full disks": chaos_faults.full_disks,
     "R7 damage": damage,
     "R9 signals": signals,
