@@ -19,8 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -199,6 +199,7 @@ def locks(place: Place) -> tuple[int, int]:
 SETS: dict[str, Callable[[Place], tuple[int, int]]] = {
     "R1 kills": kills,
     "R2 chains": chains,
+    "R3 ledgers": chaos_faults.ledgers,
     "R5 full disks": chaos_faults.full_disks,
     "R7 damage": damage,
     "R9 signals": signals,
@@ -209,21 +210,24 @@ SETS: dict[str, Callable[[Place], tuple[int, int]]] = {
 }
 
 
-def run(share: float, seed: int, names: list[str]) -> dict[str, tuple[int, int, float]]:
-    """Set -> how many were good, of how many, in how many seconds."""
-    found = {}
+@contextmanager
+def ground() -> Iterator[tuple[Runs, Path]]:
+    """What all sets stand on: processes to fork runs from, and a folder with the run that nothing befell."""
     with tempfile.TemporaryDirectory() as folder:
-        runs, unbroken = Runs(), Path(folder) / "unbroken"
-        go(unbroken)
-        for name in names:
-            place = Place(share, random.Random(seed), runs, Path(folder) / name.split()[0], unbroken, outcome(unbroken))
-            place.folder.mkdir()
-            began = time.monotonic()
-            good, of = SETS[name](place)
-            found[name] = (good, of, time.monotonic() - began)
-            print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
+        runs = Runs()
+        go(Path(folder) / "unbroken")
+        yield runs, Path(folder)
         runs.close()
-    return found
+
+
+def run(name: str, share: float, seed: int, runs: Runs, folder: Path) -> tuple[int, int, float]:
+    """How many of a set's were good, of how many, in how many seconds."""
+    unbroken = folder / "unbroken"
+    place = Place(share, random.Random(seed), runs, folder / name.split()[0], unbroken, outcome(unbroken))
+    place.folder.mkdir()
+    began = time.monotonic()
+    good, of = SETS[name](place)
+    return good, of, time.monotonic() - began
 
 
 def table(found: dict[str, tuple[int, int, float]]) -> str:
@@ -241,7 +245,11 @@ def main() -> int:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     args = parser.parse_args()
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and runs leave ignored signals so
-    found = run(args.share, args.seed, args.sets)
+    found = {}
+    with ground() as (runs, folder):
+        for name in args.sets:
+            found[name] = run(name, args.share, args.seed, runs, folder)
+            print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
     print(table(found), end="")
     return int(any(good < of for good, of, _ in found.values()))
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faults import digest
 from rank_runs import RankRuns
-from tiny_run import outcome
+from tiny_run import IDS, LENGTHS, OBJECTIVE, RUN, make, outcome, text
 
+from t5study.feed.sources import DocumentSource
 from t5study.ground.journal import read_journal
 from t5study.train.checkpoint import Damaged, steps, verify
 
@@ -139,4 +143,35 @@ def lost_loaders(place: Place) -> tuple[int, int]:
         said = {"raise": "shard-00003", "hang": "no batch from example", "die": "the thread that makes batches ended"}
         right = right and said[how] in (folder / "err.txt").read_text()
         good += right and goes_on(place, folder, unbroken)
+    return good, n
+
+
+def ledgers(place: Place) -> tuple[int, int]:
+    """two kill -9 in the first epoch, about its edge, in a later one or anywhere: every step's batch, made once or
+    again, is the one of a stream that is read from its start, no example is lost or comes twice, one row a step"""
+    an_epoch = len(DocumentSource(*text(), OBJECTIVE, LENGTHS, IDS, RUN.seed)) // 32
+    changes: dict[str, Any] = {"rows": 32, "steps": 2 * an_epoch + 10, "save_every": 5, "evaluate_every": 0}
+    run = replace(RUN, **changes)
+    bands = ((6, an_epoch - 16), (an_epoch - 8, an_epoch + 4), (an_epoch + 8, run.steps - 12), (6, run.steps - 12))
+    stream, position, expected = make(run)[1], 0, {}
+    for step in range(1, run.steps + 1):  # every batch begins at the example after the last one's last
+        batch, position = stream.batch(position)
+        expected[step] = digest(batch)
+    n, good = place.many(32), 0
+    for i in range(n):
+        folder = place.new()
+        ledger = folder.with_name("ledger")
+        at = place.draw.randrange(*bands[i % 4])
+        codes = []
+        for step in (at, at + 6, 0):
+            pid = place.runs.start(folder, faults={"ledger": str(ledger)}, **changes)
+            if step:
+                _kill(pid, folder, step, in_save=False)
+            codes.append(place.runs.wait())
+        found = [tuple(json.loads(line)) for line in ledger.read_text().splitlines()]
+        right = codes == [-9, -9, 0] and {step for step, _ in found} == set(expected)
+        right = right and all(expected[step] == batch for step, batch in found) and len(found) >= len(expected)
+        rows = [row["step"] for row in read_journal(folder / "journal.jsonl")]
+        good += right and rows == list(expected)
+        shutil.rmtree(folder.parent)
     return good, n

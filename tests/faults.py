@@ -116,12 +116,17 @@ def _steps(folder: Path, wrong: dict[str, Any], rank: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if "ledger" in wrong and rank == 0:
             with open(wrong["ledger"], "a") as file:
-                file.write(json.dumps([step, xxhash.xxh3_64_hexdigest(batch.source_BS.tobytes())]) + "\n")
+                file.write(json.dumps([step, digest(batch)]) + "\n")
         if batch.source_BS.tobytes() not in marked or rank != bad.get("rank", rank):  # type: ignore[union-attr]
             return original(model, weights, batch, step, **how)
         return _spoiled(original, bad, model, weights, batch, step, how)  # type: ignore[arg-type]
 
     loop.gradients = gradients
+
+
+def digest(batch: Batch) -> str:
+    """Of what a batch asks and of what it wants to hear."""
+    return xxhash.xxh3_64_hexdigest(batch.source_BS.tobytes() + batch.target_BT.tobytes())
 
 
 def _marked(numbers: list[int]) -> set[bytes]:

@@ -1,4 +1,4 @@
-"""The commands that look at a run from outside: checkpoint verify, train watch."""
+"""The commands about a run from outside: checkpoint verify and reshard, train watch."""
 
 from __future__ import annotations
 
@@ -28,13 +28,24 @@ def verify(args: argparse.Namespace) -> None:
             raise UserError(f"{error.filename}: may not be read; give this user the right to read it") from None
         if found.run != run.get("fingerprint"):
             raise UserError(f"{path}: belongs to another run than run.json says; delete it or restore a copy")
-        print(f"{path}: good, {found.bytes / 1e6:,.2f} MB, {found.position:,} examples taken")
+        cut = f" in {found.parts} parts" if found.parts > 1 else ""
+        print(f"{path}: good, {found.bytes / 1e6:,.2f} MB{cut}, {found.position:,} examples taken")
         good.append(step)
     if damaged:
         on = f"the run would go on from step {good[0]:,}" if good else "none is good; restore a copy or start over"
         raise UserError(f"{folder}: {len(damaged)} of {len(good) + len(damaged)} checkpoints damaged; {on}")
     if not good:
         raise UserError(f"{folder}: has no checkpoint yet; the first comes after --save-every steps")
+
+
+def reshard(args: argparse.Namespace) -> None:
+    """A run's folder again, its checkpoints cut for so many ranks."""
+    from t5study.train.folder import step_folder
+    from t5study.train.reshard import reshard
+
+    cut = f"in {args.ranks} parts" if args.ranks > 1 else "whole"
+    for step in reshard(args.folder, args.out, args.ranks):
+        print(f"{step_folder(args.out, step)}: {cut}")
 
 
 def watch(args: argparse.Namespace) -> None:

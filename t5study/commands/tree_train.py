@@ -1,4 +1,5 @@
-"""Commands about a run from outside, or before there is one: train memory, train watch, checkpoint verify."""
+"""Commands about a run from outside, or before there is one: train memory, train watch, checkpoint verify
+and reshard."""
 
 from __future__ import annotations
 
@@ -32,6 +33,18 @@ def add(commands: Any, train: Any) -> None:
         "my-run",
     )
     verify.add_argument("folder", type=folder, help="--out of a `train` command")
+    reshard = leaf(
+        checkpoint,
+        "reshard",
+        "checkpoint.reshard",
+        "Write a run's folder again, its checkpoints in a file for each of so many ranks. Not a bit of a number "
+        "changes, and the same `train` command goes on in it on any number of ranks. The new folder is there whole or "
+        "not at all; the old one is only read, its damaged checkpoints are left behind.",
+        "my-run --ranks 8 --out my-run-8",
+    )
+    reshard.add_argument("folder", type=folder, help="--out of a `train` command")
+    reshard.add_argument("--ranks", type=Whole(1, 65_536), required=True, help="1: one file of all weights")
+    reshard.add_argument("--out", type=folder, required=True, help="folder to write; must not exist")
 
 
 def _memory(train: Any) -> None:

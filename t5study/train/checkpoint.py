@@ -6,6 +6,8 @@
       state.json               format, step, position in the stream, run, and how much of each journal belongs to it
       manifest.json            size and xxh3 digest of the three, and a seal: its own
 
+Tensors may also lie in a file for each of several ranks (parts.py); readers take either.
+
 A checkpoint is written under another name, synced and renamed, and the one before it stays until then, so that
 whatever happens there is a whole one. Formats do not protect weights: a flipped bit in a safetensors file loads
 without a word in 60 of 60 trials, so every byte is compared with its digest, and tensors are made from the very
@@ -17,12 +19,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,16 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from t5study.ground.errors import NoRoom, UserError
+from t5study.ground.errors import UserError
 from t5study.ground.store import MANIFEST, read_json, whole_folder, write_manifest
 from t5study.train.folder import CHECKPOINTS, step_folder, steps
+from t5study.train.parts import GROUPS, cut, join, names, parts_of
+from t5study.train.room import require_room, told_if_full
 
 FORMAT = 1
 KEPT = 2  # while a run goes on: one to resume from, one to fall back to
-FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+STATE = "state.json"
+FILES = ("model.safetensors", "optimizer.safetensors", STATE)  # of one that is in no parts
 _LARGEST_JSON = 64 << 20
 
 
@@ -76,11 +79,12 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Verified:
-    """A good checkpoint. run: fingerprint. position: of the stream. bytes: of its files."""
+    """A good checkpoint. run: fingerprint. position: of the stream. bytes: of its files. parts: parts.py."""
 
     run: str
     position: int
     bytes: int
+    parts: int = 1
 
 
 class Damaged(Exception):
@@ -104,30 +108,36 @@ def save(folder: Path, checkpoint: Checkpoint, value: Any = None, spare: int | N
     needed = size(checkpoint.weights, checkpoint.optimizer)
     with told_if_full(folder, needed):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _require_room(path.parent, needed)
+        require_room(path.parent, needed)
         if path.exists():
             shutil.rmtree(path)  # had it been good, the run would have gone on from it
         with whole_folder(path) as work:
-            safetensors.save_file(_on_cpu(checkpoint.weights), work / FILES[0])
-            safetensors.save_file(_on_cpu(checkpoint.optimizer), work / FILES[1])
-            state = {
-                "format": FORMAT,
-                "step": checkpoint.step,
-                "position": checkpoint.position,
-                "run": checkpoint.run,
-                "journals": {name: [p.bytes, p.xxh3] for name, p in checkpoint.journals.items()},
-            }
-            # Plain writes: nobody looks in here yet, and all of it is synced before it gets its name.
-            (work / FILES[2]).write_text(json.dumps(state, sort_keys=True, indent=1) + "\n")
+            write(work, checkpoint)
             write_manifest(work, value, step=checkpoint.step)
             seal(work / MANIFEST)
     keep(folder, KEPT, up_to=checkpoint.step, spare=spare)
     return path
 
 
-def seal(manifest: Path) -> None:
+def write(work: Path, checkpoint: Checkpoint, parts: int = 1) -> None:
+    """All files of a checkpoint but the manifest. Plain writes: nobody looks in here yet, and all of it is synced
+    before it gets its name."""
+    for group, tensors in zip(GROUPS, (checkpoint.weights, checkpoint.optimizer), strict=True):
+        for name, part in zip(names(group, parts), cut(tensors, parts), strict=True):
+            safetensors.save_file(_on_cpu(part), work / name)
+    state = {
+        "format": FORMAT,
+        "step": checkpoint.step,
+        "position": checkpoint.position,
+        "run": checkpoint.run,
+        "journals": {name: [p.bytes, p.xxh3] for name, p in checkpoint.journals.items()},
+    }
+    (work / STATE).write_text(json.dumps(state, sort_keys=True, indent=1) + "\n")
+
+
+def seal(manifest: Path, **changes: Any) -> None:
     """Adds a digest of the manifest itself, whose bits flip as easily as any others."""
-    content = read_json(manifest)
+    content = {**read_json(manifest), **changes}
     manifest.write_text(json.dumps({**content, "seal": _seal(content)}, sort_keys=True, indent=1) + "\n")
 
 
@@ -159,52 +169,11 @@ def clean(folder: Path) -> None:
 def require_room_for_run(folder: Path, checkpoint_bytes: int) -> None:
     """NoRoom if the disk has no room for the checkpoints a run keeps and the one it is writing."""
     have = sum(path.stat().st_size for path in (folder / CHECKPOINTS).rglob("*") if path.is_file())
-    _require_room(folder, max(int((KEPT + 1) * checkpoint_bytes * 1.05) - have, 0))
-
-
-def _require_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise NoRoom(
-            f"{folder}: checkpoints need {_bytes(needed)} here and {_bytes(free)} are free; make room and run the same "
-            "command again"
-        )
-
-
-@contextmanager
-def told_if_full(folder: Path, needed: int) -> Iterator[None]:
-    """Turns what the system says when a disk is full, or may not be written to, into one line."""
-    try:
-        yield
-    except OSError as error:
-        _tell(folder, needed, error.errno, error.filename, str(error))
-        raise
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        _tell(folder, needed, int(code[1]) if code else None, None, str(error))
-        raise
-
-
-def _tell(folder: Path, needed: int, code: int | None, name: str | None, text: str) -> None:
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise NoRoom(
-            f"{folder}: could not be written to ({text}); a checkpoint needs {_bytes(needed)} and "
-            f"{_bytes(shutil.disk_usage(folder).free)} are free; make room or raise the limit, then run the same "
-            "command again: it goes on from the last checkpoint"
-        ) from None
-    told = f"{name or folder}: cannot be written to ({text}); choose another folder"
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        raise NoRoom(told) from None
-    if code in (errno.ENOTDIR, errno.EEXIST):
-        raise UserError(told) from None
+    require_room(folder, max(int((KEPT + 1) * checkpoint_bytes * 1.05) - have, 0))
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _bytes(n: int) -> str:
-    return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.2f} MB"
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -227,7 +196,7 @@ def load_latest(
     damage = ""
     for step in found:
         try:
-            checkpoint = _load(folder, step, weights, optimizer(step))
+            checkpoint = read(folder, step, weights, optimizer(step))
         except Damaged as error:
             damage = str(error)
             if strict:
@@ -251,55 +220,69 @@ def load_latest(
 def verify(folder: Path, step: int) -> Verified:
     """Checks all of a checkpoint but whether its tensors are those of a certain model. Damaged: what is wrong, and
     where. UserError if it is too new, PermissionError if it may not be read."""
-    path = step_folder(folder, step)
-    position, run, _, contents = _opened(folder, step)
-    for name in FILES[:2]:
-        _tensors(contents[name], path / name, None)
-    return Verified(run, position, sum(map(len, contents.values())))
+    found = _opened(folder, step)
+    verified = Verified(found.run, found.position, sum(map(len, found.contents.values())), found.parts)
+    for group in GROUPS:
+        _tensors(found, group)
+    return verified
 
 
-def _load(folder: Path, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Checkpoint:
-    path = step_folder(folder, step)
-    position, run, journals, contents = _opened(folder, step)
-    return Checkpoint(
-        step,
-        position,
-        run,
-        _tensors(contents["model.safetensors"], path / "model.safetensors", weights),
-        _tensors(contents["optimizer.safetensors"], path / "optimizer.safetensors", optimizer),
-        journals,
-    )
+def read(
+    folder: Path,
+    step: int,
+    weights: Mapping[str, Tensor] | None = None,
+    optimizer: Mapping[str, Tensor] | None = None,
+) -> Checkpoint:
+    """A checkpoint, checked as `verify` does, and that its tensors are like those given, if some are."""
+    opened, tensors = _opened(folder, step), []
+    for group, like in zip(GROUPS, (weights, optimizer), strict=True):
+        tensors.append(_tensors(opened, group))
+        if like is not None:
+            _fit(tensors[-1], like, opened.path / names(group, opened.parts)[0])
+    return Checkpoint(step, opened.position, opened.run, tensors[0], tensors[1], opened.journals)
 
 
-def _opened(folder: Path, step: int) -> tuple[int, str, dict[str, Prefix], dict[str, bytes]]:
-    """Position, run and journals of a checkpoint, and its files' bytes: all compared with their digests."""
+@dataclass(frozen=True)
+class _Opened:
+    """What a checkpoint says, and its files' bytes: all compared with their digests."""
+
+    path: Path
+    position: int
+    run: str
+    journals: Mapping[str, Prefix]
+    contents: dict[str, bytes]
+    parts: int
+
+
+def _opened(folder: Path, step: int) -> _Opened:
     path = step_folder(folder, step)
     content = _read(path / MANIFEST, None)
     manifest = _json(content, path / MANIFEST)
     files = manifest.get("files")
     if manifest.get("seal") != _seal(manifest) or not content.endswith(b"\n"):
         raise Damaged(f"{path / MANIFEST}: its digest differs from its seal")
-    if manifest.get("step") != step or not isinstance(files, dict) or set(files) != set(FILES):
+    parts = parts_of(files.keys() - {STATE}) if isinstance(files, dict) and STATE in files else 0
+    if manifest.get("step") != step or not isinstance(files, dict) or not parts:
         raise Damaged(f"{path / MANIFEST}: is not the manifest of step {step}")
-    contents = {name: _read(path / name, files[name]) for name in FILES}
-    state = _json(contents["state.json"], path / "state.json")
+    contents = {name: _read(path / name, entry) for name, entry in files.items()}
+    state = _json(contents[STATE], path / STATE)
     if isinstance(state.get("format"), int) and state["format"] > FORMAT:
         raise UserError(
-            f"{path / 'state.json'}: has format {state['format']}; this version reads up to {FORMAT}, install a newer"
+            f"{path / STATE}: has format {state['format']}; this version reads up to {FORMAT}, install a newer"
         )
     try:
         journals = {str(name): Prefix(int(size), str(xxh3)) for name, (size, xxh3) in state["journals"].items()}
         position, run = int(state["position"]), str(state["run"])
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise Damaged(f"{path / 'state.json'}: lacks a field of a checkpoint's state") from None
+        raise Damaged(f"{path / STATE}: lacks a field of a checkpoint's state") from None
     if state.get("step") != step or state.get("format") != FORMAT or position < 0:
-        raise Damaged(f"{path / 'state.json'}: is not the state of step {step}")
+        raise Damaged(f"{path / STATE}: is not the state of step {step}")
     for name, prefix in journals.items():
         if Path(name).name != name or not (folder / name).is_file():
             raise Damaged(f"{folder / name}: missing, though {path.name} relies on it")
         if Prefix.of(folder / name, prefix.bytes) != prefix:
             raise Damaged(f"{folder / name}: its first {prefix.bytes:,} bytes are not those {path.name} was saved with")
-    return position, run, journals, contents
+    return _Opened(path, position, run, journals, contents, parts)
 
 
 def _read(path: Path, entry: Any) -> bytes:
@@ -340,13 +323,27 @@ def _json(content: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def _tensors(content: bytes, path: Path, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """Tensors from bytes, finite, and exactly those expected by name, shape and type (None: whatever is there)."""
+def _tensors(opened: _Opened, group: str) -> dict[str, Tensor]:
+    """A group's tensors, finite and whole. Lets go of the bytes that they are made from."""
+    found, files = [], names(group, opened.parts)
+    for name in files:
+        try:
+            tensors = safetensors.load(opened.contents.pop(name))
+        except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise Damaged(f"{opened.path / name}: is not a safetensors file ({told})") from None
+        for key, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise Damaged(f"{opened.path / name}: {key}: found numbers that are not finite")
+        found.append(tensors)
     try:
-        tensors = safetensors.load(content)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise Damaged(f"{path}: is not a safetensors file ({' '.join(str(error).split())[:200]})") from None
-    expected = tensors if expected is None else expected
+        return join(found)
+    except ValueError as error:
+        raise Damaged(f"{opened.path / files[0]}: {error}") from None
+
+
+def _fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Damaged, unless they are exactly those expected by name, shape and type."""
     for name in sorted(tensors.keys() ^ expected.keys()):
         raise Damaged(f"{path}: {name}: {'missing' if name in expected else 'unknown to this model and optimiser'}")
     for name, tensor in tensors.items():
@@ -356,6 +353,3 @@ def _tensors(content: bytes, path: Path, expected: Mapping[str, Tensor] | None) 
                 f"{path}: {name}: found {tensor.dtype} of shape {tuple(tensor.shape)}, expected {like.dtype} of shape "
                 f"{tuple(like.shape)}"
             )
-        if not torch.isfinite(tensor).all():
-            raise Damaged(f"{path}: {name}: found numbers that are not finite")
-    return tensors

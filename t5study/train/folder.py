@@ -26,7 +26,7 @@ from t5study.ground.errors import UserError
 from t5study.ground.store import canonical, fingerprint, read_json, write_json
 
 JOURNAL, EVALUATIONS, SUMMARY = "journal.jsonl", "evaluations.jsonl", "summary.json"
-RUN, CHECKPOINTS = "run.json", "checkpoints"
+RUN, CHECKPOINTS, LOCK = "run.json", "checkpoints", ".lock"
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -54,7 +54,7 @@ def alone(folder: Path) -> Iterator[None]:
 
     The kernel frees the lock of a process that dies, so a killed run leaves nothing to clean up.
     """
-    path = folder / ".lock"
+    path = folder / LOCK
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

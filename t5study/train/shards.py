@@ -38,6 +38,7 @@ from t5study.model.initial import first_value
 from t5study.train import optim
 from t5study.train.adafactor import Rule
 from t5study.train.parallel import Ranks
+from t5study.train.parts import rows as rows_of
 from t5study.train.recompute import layers_of
 
 
@@ -76,9 +77,7 @@ def _mesh(device: str, ranks: Ranks) -> DeviceMesh:
 def _rows(tensor: DTensor) -> slice:
     """Which rows are here. As torch.chunk cuts: the last ranks' may be fewer, or none."""
     line = tensor.device_mesh["shard"]
-    share = -(-tensor.shape[0] // line.size())
-    first = min(line.get_local_rank() * share, tensor.shape[0])
-    return slice(first, min(first + share, tensor.shape[0]))
+    return rows_of(tensor.shape[0], line.get_local_rank(), line.size())
 
 
 def _add(tensor: Tensor, over: DeviceMesh) -> Tensor:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import chaos
 import pytest
+from tiny_run import Runs
+
+
+@pytest.fixture(scope="module")
+def ground() -> Iterator[tuple[Runs, Path]]:
+    with chaos.ground() as ground:
+        yield ground
 
 
 @pytest.mark.parametrize("name", chaos.SETS)
-def test_a_tenth_of_the_set_is_good(name: str):
-    good, of, _ = chaos.run(share=0.1, seed=7, names=[name])[name]
+def test_a_tenth_of_the_set_is_good(ground: tuple[Runs, Path], name: str):
+    good, of, _ = chaos.run(name, 0.1, 7, *ground)
     assert good == of

@@ -22,7 +22,10 @@ from t5study.ground.machine import rank_here
 from t5study.model.architectures import build
 from t5study.model.shapes import ARCHITECTURES, shape_of
 from t5study.train.checkpoint import steps
+from t5study.train.folder import step_folder
 from t5study.train.parallel import ALONE, Ranks
+from t5study.train.parts import names
+from t5study.train.reshard import reshard
 
 STEPS = 20
 
@@ -128,6 +131,28 @@ def test_a_run_goes_on_on_any_number_of_ranks(
         assert runs.go(world, folder, shard=shard, steps=STEPS) == [0] * world
         np.testing.assert_allclose(losses(folder), losses(alone["adafactor"]), rtol=1e-6)
         assert len(set(weights(folder, world))) == 1
+
+
+def test_a_run_goes_on_from_parts_on_any_number_of_ranks(runs: RankRuns, alone: dict[str, Path], tmp_path: Path):
+    """Stopped on one rank, its checkpoint cut for 2, 3 and 4: one rank, two, and two shards go on."""
+    begun, how = tmp_path / "begun", {"steps": STEPS, "optimizer": "factored"}
+    assert runs.go(1, begun, stop_at=10, **how) == [75]
+    for ranks, world, shard in ((3, 1, 0), (4, 2, 0), (2, 2, 2)):
+        folder = tmp_path / f"{ranks} parts"
+        assert reshard(begun, folder, ranks) == [10]
+        assert runs.go(world, folder, shard=shard, **how) == [0] * world
+        np.testing.assert_allclose(losses(folder), losses(alone["factored"]), rtol=1e-6)
+        assert len(set(weights(folder, world))) == 1
+
+
+def test_a_part_has_what_a_rank_keeps(runs: RankRuns, alone: dict[str, Path], tmp_path: Path):
+    """What FSDP2 cuts and what is cut here is the same, to the name and the row."""
+    reshard(alone["factored"], tmp_path / "four", 4)
+    parts = [load_file(step_folder(tmp_path / "four", STEPS) / name) for name in names("model", 4)]
+    assert runs.fresh(4, tmp_path / "fresh", shard=4) == [0] * 4
+    for rank, part in enumerate(parts):
+        kept = load_file(tmp_path / f"fresh.{rank}")
+        assert {name: t.shape for name, t in kept.items()} == {name: t.shape for name, t in part.items()}
 
 
 @pytest.mark.parametrize(
