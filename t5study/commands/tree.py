@@ -116,7 +116,9 @@ def build_parser() -> Parser:
         leaf.add_argument("--workers", type=Whole(1, 256), help="runs side by side (default: one a core)")
         if name != "rounds":
             leaf.add_argument(
-                "--tables", default="search", help="2,10 for example; search: 1,4,5,6,7 (the rounds'); all"
+                "--tables",
+                default="search",
+                help="2,10 for example; search: 1,4,5,6,7 (the rounds'); all: the paper's; later: later papers'",
             )
         if name == "plan":
             leaf.add_argument("--peak", type=Real(0, 1e6, open=True), help="of another machine: TFLOP/s of a device")
