@@ -329,5 +329,36 @@ def test_the_page_shows_the_orders_where_there_are_any(tmp_path: Path):
     expected = [bool(findings.column_orders(study, findings.table_lines(study, table))) for table in study.tables]
     assert any(expected)
     write_report(tmp_path)
-    assert (tmp_path / "report.md").read_text(encoding="utf-8").count("τ-b") == sum(expected)
-    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("τ-b") == sum(expected)
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").count("The order of the rows beside") == sum(expected)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("The order of the rows beside") == sum(expected)
+
+
+def test_the_order_over_all_variants_comes_with_its_uncertainty(made: tuple[Path, Scores], page: Page):
+    study = read_study(made[0])
+    found = findings.agreement(study)
+    assert found is not None
+    assert found.order is not None
+    ours, theirs = [], []
+    for each in findings.variants(study):
+        paper, units = findings.paper_row(study, each.paper), each.cells[VERDICT].units
+        if paper and units is not None:
+            ours.append(units)
+            theirs.append(paper.typical)
+    assert found.order.rows == found.compared == len(ours) > 7
+    assert found.order.tau == pytest.approx(kendalltau(ours, theirs)[0])
+    assert found.order.p == pytest.approx(kendalltau(ours, theirs)[1], abs=0.03)
+    assert found.order.low is not None
+    assert found.order.low < found.order.tau
+    said = report_text.agreement_sentence(found)
+    assert said in page.words
+    assert f"τ {found.order.tau:+.2f} [{found.order.low:+.2f}, ".replace("-", "−") in said
+
+
+def test_a_single_variant_has_no_order(tmp_path: Path):
+    scores = study_folder.scores()
+    scores["rounds"], scores["tables"] = [], scores["tables"][:1]
+    write_study(tmp_path, scores, journals=False)
+    found = findings.agreement(read_study(tmp_path))
+    assert found is not None
+    assert (found.compared, found.order) == (1, None)
+    assert "it takes four variants" in report_text.agreement_sentence(found)
