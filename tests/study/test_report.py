@@ -18,6 +18,7 @@ from study_folder import PAPER, VERDICT, columns, fingerprint, write_study
 from t5study.study import findings, report_text
 from t5study.study.report import markdown, write_report
 from t5study.study.report_input import read_study
+from t5study.study.report_latex import escaped
 
 Scores = dict[str, Any]
 
@@ -242,6 +243,15 @@ def test_failed_and_absent_look_it_and_say_why(made: tuple[Path, Scores], page: 
         assert "decoding ran out of memory" in text
         assert "1 of 2 seeds missing" in text
         assert "1 row not run, because the rounds took another way" in text
+    for number, label, state in [("5", "Drop corrupted tokens", "failed"), ("6", "50%", "absent")]:
+        (told,) = [row for row in page.tables[f"table-{number}-tests"] if row[0][1] == label]
+        assert state in told[3][0].split()
+        assert [text for _, text, _ in told[1:]] == ["–", "–", state]
+        assert f"| {label} | – | – | *{state}* |" in (out / "report.md").read_text(encoding="utf-8")
+        rows = [row for row in read_csv(out / "tables" / f"table_{number}.csv") if row["row"] == label]
+        assert {row["state"] for row in rows if row["source"] == "ours"} == {state}
+        tex = (out / "tables" / f"table_{number}.tex").read_text(encoding="utf-8")
+        assert f"{escaped(label)} & -- & -- & {state}" in tex
     styles = (out / "report.html").read_text(encoding="utf-8")
     assert re.search(r"td\.failed, td\.absent {[^}]*repeating-linear-gradient", styles)
 
