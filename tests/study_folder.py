@@ -74,8 +74,8 @@ VERDICT = "mean nats"
 
 def columns() -> list[Column]:
     """Metric columns by task, their mean, likelihood columns, their mean."""
-    metric = [Column(name, name, metric, "metric", True, "%") for name, metric, _, _ in TASKS]
-    nats = [Column(f"{name} nats", name, "nats", "likelihood", False, "nats/token") for name, *_ in TASKS]
+    metric = [Column(name, f"pydocs/{name}", metric, "metric", True, "%") for name, metric, _, _ in TASKS]
+    nats = [Column(f"{name} nats", f"pydocs/{name}", "nats", "likelihood", False, "nats/token") for name, *_ in TASKS]
     return [
         *metric,
         Column("mean", "mean", "mean", "metric", True, "%"),

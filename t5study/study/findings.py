@@ -239,14 +239,15 @@ def paper_row(study: Study, figures: Figures | None, among: Iterable[Figures | N
 @dataclass(frozen=True)
 class Agreement:
     """Our changes beside the paper's, over the variants that both have. told: those the paper tells from its baseline
-    (median column beyond two standard deviations); same, opposite, unseen: what became of them here."""
+    (median column beyond two standard deviations); same, opposite, unseen: what became of them here. order: whether
+    ours rank the variants as the paper's do; None below four of them."""
 
     compared: int
     told: int
     same: int
     opposite: int
     unseen: int
-    correlation: float | None
+    order: RankAgreement | None
 
 
 def agreement(study: Study) -> Agreement | None:
@@ -261,14 +262,10 @@ def agreement(study: Study) -> Agreement | None:
     told = [(cell, typical) for cell, typical in pairs if abs(typical) > 2]
     seen = [(cell, typical) for cell, typical in told if cell.mark in SIGNAL]
     same = sum((typical > 0) == (cell.mark in BETTER) for cell, typical in seen)
-    correlation = None
-    if len(pairs) > 3:
-        from scipy.stats import spearmanr
-
-        ours, theirs = [cell.units for cell, _ in pairs], [typical for _, typical in pairs]
-        if len(set(ours)) > 1 and len(set(theirs)) > 1:
-            correlation = float(spearmanr(ours, theirs)[0])  # type: ignore[arg-type]
-    return Agreement(len(pairs), len(told), same, len(seen) - same, len(told) - len(seen), correlation)
+    # In units of the baseline's deviation, a mean over n seeds has the deviation 1/sqrt(n).
+    ours = [(cell.units or 0.0, 1 / math.sqrt(len(cell.values))) for cell, _ in pairs]
+    order = rank_agreement([units for units, _ in ours], [typical for _, typical in pairs], [std for _, std in ours])
+    return Agreement(len(pairs), len(told), same, len(seen) - same, len(told) - len(seen), order)
 
 
 @dataclass(frozen=True)

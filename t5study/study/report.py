@@ -5,7 +5,8 @@ folders give equal bytes. Everything is read and rendered before the first file 
 
     report_input, report_fields    what is in the folder, checked; report_journals: its curves
     findings                       what it means: changes in units of noise, bold, signal
-    report_text, report_method     the words
+    differences, examples, paired  each row against the baseline, tested over seeds and over examples
+    report_text, report_method     the words; report_differences: of the tests
     figures, svg                   the drawings
     report_view, report_files      what is shown, and the CSV
     report_latex                   the tables to be put into a paper
@@ -21,7 +22,7 @@ from typing import Any
 
 from t5study.ground.journal import duration
 from t5study.ground.store import write_text
-from t5study.study import report_files, report_latex, report_method, report_text
+from t5study.study import report_differences, report_files, report_latex, report_method, report_text
 from t5study.study.report_input import Study, read_study
 from t5study.study.report_view import cell_values, page
 
@@ -81,6 +82,7 @@ def render(study: Study, shown: dict[str, Any], template: str) -> str:
         "round_sentence": partial(report_text.round_sentence, study),
         "rests_on": report_text.rests_on(study),
         "gain_sentence": report_text.gain_sentence(study),
+        "tests_said": report_differences.SAID,
         "noise_notes": report_text.noise_notes(study),
         "not_run": report_text.not_run(study),
         "settings": report_method.settings(study.scale),

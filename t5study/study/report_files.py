@@ -1,6 +1,7 @@
 """A study's numbers as CSV: unrounded, long, one fact a line, for whoever wants to compute with them.
 
-table_N.csv   every row of table N, ours and the paper's figures beside it (source: ours | paper)
+table_N.csv   every row of table N, ours and the paper's figures beside it (source: ours | paper); of ours the paired
+              tests over seeds and over examples, p as it is and corrected (Holm), or why there is none
 runs.csv      every run in every column
 rounds.csv    every candidate of every round
 noise.csv     every column: the repeated baselines, and what pre-training brought
@@ -14,6 +15,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from t5study.study.differences import Difference
+from t5study.study.paired import Contrast
 from t5study.study.report_input import Study
 from t5study.study.report_view import NoiseView, RoundView, TableView
 from t5study.study.scores import Measured
@@ -21,6 +24,8 @@ from t5study.study.scores import Measured
 _TABLE = (
     "row", "starred", "source", "column", "kind", "state", "value", "std_over_seeds", "seeds", "low", "high", "n",
     "unreadable", "change", "change_in_std", "mark", "bold", "note",
+    "seed_pairs", "seed_change", "seed_low", "seed_high", "seed_p", "seed_holm", "seed_test",
+    "examples", "example_change", "example_low", "example_high", "example_p", "example_holm", "example_test", "outcome",
 )  # fmt: skip
 _RUNS = (
     "run", "label", "seed", "column", "kind", "state", "value", "low", "high", "n", "unreadable", "step", "reason",
@@ -63,7 +68,7 @@ def _truth(value: bool) -> str:
 
 
 def _table(study: Study, view: TableView) -> Iterable[Sequence[Any]]:
-    for each, paper in zip(view.lines, view.paper, strict=True):
+    for each, paper, tested in zip(view.lines, view.paper, view.differences, strict=True):
         if each.reference:
             continue
         for column in study.columns:
@@ -71,15 +76,29 @@ def _table(study: Study, view: TableView) -> Iterable[Sequence[Any]]:
             yield (
                 each.label, _truth(each.starred), "ours", column.name, column.kind, cell.state, cell.value, cell.std,
                 len(cell.values), cell.low, cell.high, cell.n, cell.unreadable, cell.delta, cell.units, cell.mark,
-                _truth(cell.bold), "; ".join(cell.problems),
+                _truth(cell.bold), "; ".join(cell.problems), *_tested(tested.get(column.name)),
             )  # fmt: skip
         for name, value in (paper.figures if paper else {}).items():
             assert paper is not None
             yield (
                 each.label, _truth(each.starred), "paper", name, "metric", "measured", value, None, None, None, None,
                 None, None, paper.deltas.get(name), paper.units.get(name), None, _truth(name in paper.bold),
-                each.erratum,
+                each.erratum, *_tested(None),
             )  # fmt: skip
+
+
+def _tested(found: Difference | None) -> Sequence[Any]:
+    """The paired tests over seeds and over examples: where there is none, why."""
+    if found is None:
+        return [None] * 15
+    told: list[Any] = []
+    for each in (found.seeds, found.examples):
+        test = each.found
+        if isinstance(test, Contrast):
+            told += [test.pairs, test.mean, test.low, test.high, test.p, each.holm, test.how]
+        else:
+            told += [None, None, None, None, None, None, test]
+    return [*told, found.outcome]
 
 
 def _runs(study: Study) -> Iterable[Sequence[Any]]:

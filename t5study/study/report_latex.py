@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from t5study.study.findings import Judged, Line, PaperRow
+from t5study.study.report_differences import SAID
 from t5study.study.report_input import Study
 from t5study.study.report_text import figure, signed
 from t5study.study.report_view import TableView
@@ -69,6 +70,10 @@ def _parts(study: Study, shown: dict[str, Any], view: TableView) -> Iterator[str
         ]
         notes = view.problems if i == 1 else ()
         yield _set(view, f"ours-{i}", f"Ours. {said}.", [column.name for column in columns], blocks, notes)
+    if view.tests:
+        block = ("", [(row.label, [escaped(one) for one in (row.seeds, row.examples, row.said)]) for row in view.tests])
+        columns = ("over seeds", "over examples", study.verdict_column)
+        yield _set(view, "tests", SAID, columns, [block], [view.outcome] if view.outcome else ())
     pairs = [(each, paper) for each, paper in zip(view.lines, view.paper, strict=True) if paper is not None]
     if pairs:
         names = [name for name in shown["paper_columns"] if any(name in paper.figures for _, paper in pairs)]
@@ -86,7 +91,7 @@ def _parts(study: Study, shown: dict[str, Any], view: TableView) -> Iterator[str
 
 # --- a table ----------------------------------------------------------------------------------------------------
 
-Block = tuple[str, Sequence[tuple[Line, Sequence[str]]]]
+Block = tuple[str, Sequence[tuple[Line | str, Sequence[str]]]]
 
 
 def _set(
@@ -104,14 +109,17 @@ def _set(
         " & ".join(map(escaped, (", ".join(view.table.axes), *columns))) + r" \\",
     ]
     for heading, rows in blocks:
-        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escaped(heading)}}}}} \\"]
+        lines += [r"\midrule"]
+        lines += [rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escaped(heading)}}}}} \\"] if heading else []
         lines += [" & ".join((_label(each), *cells)) + r" \\" for each, cells in rows]
     lines += [r"\bottomrule", r"\end{tabular}"]
     lines += [rf"\par\footnotesize {escaped(note)}" for note in notes]
     return "\n".join([*lines, r"\end{table}", ""])
 
 
-def _label(each: Line) -> str:
+def _label(each: Line | str) -> str:
+    if isinstance(each, str):
+        return escaped(each)
     return escaped(f"{each.label}{' ★' if each.starred else ''}{' †' if each.erratum else ''}")
 
 

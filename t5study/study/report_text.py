@@ -22,6 +22,7 @@ from t5study.study.findings import (
     model_size,
     variants,
 )
+from t5study.study.ranks import RankAgreement
 from t5study.study.report_input import Round, Study
 from t5study.study.scores import Column
 
@@ -314,9 +315,22 @@ def agreement_sentence(found: Agreement) -> str:
         f"(median column beyond two of its standard deviations). Here {found.same} of them go the same way, "
         f"{found.opposite} the opposite way, and {found.unseen} cannot be told."
     )
-    if found.correlation is not None:
-        told += f" Rank correlation of the changes: {found.correlation:+.2f}.".replace("-", "−")
-    return told
+    if found.order is None:
+        return f"{told} Their order is not compared: it takes four variants, and unlike changes."
+    return (
+        f"{told} Their order beside the paper's: {_rank(found.order, found.order.p)} (Kendall's τ-b over "
+        f"{found.order.rows} variants; in brackets what our noise leaves of it, 95 %; p: variants in a random order)."
+    )
+
+
+def _rank(found: RankAgreement, p: float) -> str:
+    """tau, what noise leaves of it, and p: the given one, which may be corrected.
+
+    >>> _rank(RankAgreement(4, 1.0, 0.0833, 0.33, 1.0), 0.0833), _rank(RankAgreement(9, -0.5, 0.001, None, None), 0.001)
+    ('τ +1.00 [+0.33, +1.00], p 0.08', 'τ −0.50, p < 0.01')
+    """
+    left = f" [{found.low:+.2f}, {found.high:+.2f}]" if found.low is not None else ""
+    return f"τ {found.tau:+.2f}{left}, ".replace("-", "−") + (f"p {p:.2f}" if p >= 0.01 else "p < 0.01")
 
 
 def orders_sentence(found: Sequence[ColumnOrder]) -> str:
@@ -325,18 +339,15 @@ def orders_sentence(found: Sequence[ColumnOrder]) -> str:
         return ""
     told = []
     for each in found:
-        left = f" [{each.found.low:+.2f}, {each.found.high:+.2f}]" if each.found.low is not None else ""
-        p = f"p {each.holm:.2f}" if each.holm >= 0.01 else "p < 0.01"
         told.append(
             f"{each.column.name} ({each.column.kind}) against its {each.against}, {each.found.rows} rows: "
-            f"τ {each.found.tau:+.2f}{left}, {p}"
+            f"{_rank(each.found, each.holm)}"
         )
     corrected = f", corrected for {len(found)} columns (Holm)" if len(found) > 1 else ""
-    said = (
+    return (
         "The order of the rows beside the paper's (Kendall's τ-b; in brackets what our noise leaves of it, 95 %; "
         f"p: rows in a random order{corrected}). {'; '.join(told)}."
     )
-    return said.replace(" -", " −").replace("[-", "[−")
 
 
 # --- noise ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 from t5study.ground.store import code_version
 from t5study.study import report_text as text
+from t5study.study.differences import Difference, differences
 from t5study.study.figures import Curve, Panel, curves, forest, gains, paired, windows
 from t5study.study.findings import (
     Line,
@@ -24,6 +25,7 @@ from t5study.study.findings import (
     table_lines,
     variants,
 )
+from t5study.study.report_differences import RowTest, outcome_sentence, rows_tested
 from t5study.study.report_input import Gain, Noise, Round, Run, Study, StudyTable
 from t5study.study.report_journals import evaluations, losses
 from t5study.study.scores import PAPER_COLUMNS, Column, Measured
@@ -51,7 +53,8 @@ class RoundView:
 @dataclass(frozen=True)
 class TableView:
     """paper: one for each line, None where the paper has no figures. problems: rows with missing seeds, and why.
-    orders: whether the rows stand in the paper's order."""
+    orders: whether the rows stand in the paper's order. differences: of each line, in every column; tests: in the
+    column that verdicts rest on, in words; outcome: what they come to."""
 
     table: StudyTable
     lines: tuple[Line, ...]
@@ -59,6 +62,9 @@ class TableView:
     forest: str
     problems: tuple[str, ...]
     orders: str
+    differences: tuple[dict[str, Difference], ...] = ()
+    tests: tuple[RowTest, ...] = ()
+    outcome: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,6 +227,8 @@ def _table(study: Study, table: StudyTable, panels: Sequence[Panel]) -> TableVie
         for cell in each.cells.values()
         for problem in cell.problems
     )
+    found, verdict = differences(study, lines), study.column(study.verdict_column)
+    tests = rows_tested(verdict, lines, found)
     return TableView(
         table,
         tuple(lines),
@@ -228,6 +236,9 @@ def _table(study: Study, table: StudyTable, panels: Sequence[Panel]) -> TableVie
         forest(f"table-{_word(table.number)}", f"Table {table.number}: rows", lines, panels),
         tuple(problems),
         text.orders_sentence(column_orders(study, lines)),
+        tuple(found),
+        tests,
+        outcome_sentence(verdict, tests),
     )
 
 

@@ -18,6 +18,7 @@ from study_folder import PAPER, VERDICT, columns, fingerprint, write_study
 from t5study.study import findings, report_text
 from t5study.study.report import markdown, write_report
 from t5study.study.report_input import read_study
+from t5study.study.report_latex import escaped
 
 Scores = dict[str, Any]
 
@@ -242,6 +243,15 @@ def test_failed_and_absent_look_it_and_say_why(made: tuple[Path, Scores], page: 
         assert "decoding ran out of memory" in text
         assert "1 of 2 seeds missing" in text
         assert "1 row not run, because the rounds took another way" in text
+    for number, label, state in [("5", "Drop corrupted tokens", "failed"), ("6", "50%", "absent")]:
+        (told,) = [row for row in page.tables[f"table-{number}-tests"] if row[0][1] == label]
+        assert state in told[3][0].split()
+        assert [text for _, text, _ in told[1:]] == ["–", "–", state]
+        assert f"| {label} | – | – | *{state}* |" in (out / "report.md").read_text(encoding="utf-8")
+        rows = [row for row in read_csv(out / "tables" / f"table_{number}.csv") if row["row"] == label]
+        assert {row["state"] for row in rows if row["source"] == "ours"} == {state}
+        tex = (out / "tables" / f"table_{number}.tex").read_text(encoding="utf-8")
+        assert f"{escaped(label)} & -- & -- & {state}" in tex
     styles = (out / "report.html").read_text(encoding="utf-8")
     assert re.search(r"td\.failed, td\.absent {[^}]*repeating-linear-gradient", styles)
 
@@ -329,5 +339,36 @@ def test_the_page_shows_the_orders_where_there_are_any(tmp_path: Path):
     expected = [bool(findings.column_orders(study, findings.table_lines(study, table))) for table in study.tables]
     assert any(expected)
     write_report(tmp_path)
-    assert (tmp_path / "report.md").read_text(encoding="utf-8").count("τ-b") == sum(expected)
-    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("τ-b") == sum(expected)
+    assert (tmp_path / "report.md").read_text(encoding="utf-8").count("The order of the rows beside") == sum(expected)
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").count("The order of the rows beside") == sum(expected)
+
+
+def test_the_order_over_all_variants_comes_with_its_uncertainty(made: tuple[Path, Scores], page: Page):
+    study = read_study(made[0])
+    found = findings.agreement(study)
+    assert found is not None
+    assert found.order is not None
+    ours, theirs = [], []
+    for each in findings.variants(study):
+        paper, units = findings.paper_row(study, each.paper), each.cells[VERDICT].units
+        if paper and units is not None:
+            ours.append(units)
+            theirs.append(paper.typical)
+    assert found.order.rows == found.compared == len(ours) > 7
+    assert found.order.tau == pytest.approx(kendalltau(ours, theirs)[0])
+    assert found.order.p == pytest.approx(kendalltau(ours, theirs)[1], abs=0.03)
+    assert found.order.low is not None
+    assert found.order.low < found.order.tau
+    said = report_text.agreement_sentence(found)
+    assert said in page.words
+    assert f"τ {found.order.tau:+.2f} [{found.order.low:+.2f}, ".replace("-", "−") in said
+
+
+def test_a_single_variant_has_no_order(tmp_path: Path):
+    scores = study_folder.scores()
+    scores["rounds"], scores["tables"] = [], scores["tables"][:1]
+    write_study(tmp_path, scores, journals=False)
+    found = findings.agreement(read_study(tmp_path))
+    assert found is not None
+    assert (found.compared, found.order) == (1, None)
+    assert "it takes four variants" in report_text.agreement_sentence(found)
