@@ -22,6 +22,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def canonical(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return {"float": float(value).hex()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints = typing.get_type_hints(type(value))
+        hints = _hints(type(value))
         fields = {
             field.name: canonical(_coerced(getattr(value, field.name), hints[field.name]))
             for field in dataclasses.fields(value)
@@ -72,6 +73,12 @@ def canonical(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [canonical(item) for item in value]
     raise TypeError(f"a {type(value).__name__} cannot be part of a fingerprint: {value!r}")
+
+
+@lru_cache(maxsize=1 << 10)
+def _hints(kind: type) -> dict[str, Any]:
+    """A class's declared types: looked up once, for a study's stages hold each other."""
+    return typing.get_type_hints(kind)
 
 
 def _counts(field: dataclasses.Field[Any], value: Any) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from statistics import median
 from typing import Any
 
@@ -82,21 +83,26 @@ def makespan(
 ) -> float:
     """Seconds until all is done if a free worker always takes what the conductor would give it."""
     order = urgency(dict(missing), goals)
-    parents = {name: set(map(stage_id, stage.parents)) for name, stage in missing.items()}
-    waiting, ends = set(missing), dict[str, float]()
-    free = [0.0] * workers
-    while waiting:
-        k = min(range(workers), key=free.__getitem__)
-        now = free[k]
-        there = {name for name in parents if ends.get(name, now + 1) <= now}
-        ready = [name for name in waiting if parents[name] & missing.keys() <= there]
-        if ready:
-            name = min(ready, key=order.__getitem__)
-            waiting.discard(name)
-            ends[name] = free[k] = now + seconds(missing[name])
-        else:  # until the next stage under way ends
-            free[k] = min(end for end in ends.values() if end > now)
-    return max(ends.values(), default=0.0)
+    parents = {name: {stage_id(parent) for parent in missing[name].parents} & missing.keys() for name in missing}
+    heirs = dict[str, list[str]]()
+    for name, above in parents.items():
+        for parent in above:
+            heirs.setdefault(parent, []).append(name)
+    ready = [(order[name], name) for name, above in parents.items() if not above]
+    heapify(ready)
+    under_way, now = list[tuple[float, str]](), 0.0
+    while ready or under_way:
+        while ready and len(under_way) < workers:
+            name = heappop(ready)[1]
+            heappush(under_way, (now + seconds(missing[name]), name))
+        now = under_way[0][0]
+        while under_way and under_way[0][0] == now:
+            ended = heappop(under_way)[1]
+            for name in heirs.get(ended, ()):
+                parents[name].discard(ended)
+                if not parents[name]:
+                    heappush(ready, (order[name], name))
+    return now
 
 
 # --- by arithmetic ------------------------------------------------------------------------------------------------

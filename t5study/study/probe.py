@@ -51,14 +51,15 @@ def key_of(stage: Any) -> Hashable:
 
 
 def probe(stages: Iterable[Stage], machine: Machine, workers: int, budget: float = BUDGET_S) -> dict[Hashable, Speed]:
-    """Speeds by `key_of`, of stages of training. Those whose weights would not fit into memory are left out, and those
-    there was no time for: the most work comes first. Where loops have not been compiled yet, that comes on top."""
+    """Speeds by `key_of`, of stages of training. Those whose weights would not fit into memory, one in every worker,
+    are left out, and those there was no time for: the most work comes first. Where loops have not been compiled yet,
+    that comes on top."""
     work, first = dict[Hashable, float](), dict[Hashable, Stage]()
     for stage in stages:
         key = key_of(stage)
         work[key] = work.get(key, 0.0) + stage.work
         first.setdefault(key, stage)
-    units = [first[key] for key in sorted(work, key=lambda key: -work[key]) if _fits(first[key])]
+    units = [first[key] for key in sorted(work, key=lambda key: -work[key]) if _fits(first[key], workers)]
     if not units:
         return {}
     context = multiprocessing.get_context("spawn")
@@ -73,12 +74,12 @@ def probe(stages: Iterable[Stage], machine: Machine, workers: int, budget: float
     return {key_of(unit): speed for unit, speed in zip(asked, found, strict=True) if speed}
 
 
-def _fits(stage: Any) -> bool:
+def _fits(stage: Any, workers: int) -> bool:
     import psutil
 
     from t5study.model.shapes import parameters
 
-    return 12 * parameters(stage.shape, stage.architecture) < psutil.virtual_memory().available
+    return 12 * parameters(stage.shape, stage.architecture) * workers < psutil.virtual_memory().available
 
 
 # --- in a process of the pool -------------------------------------------------------------------------------------
