@@ -7,7 +7,8 @@ written and synced, a killed study goes on where it stopped.
     store/
       pretrain/3f2a...c9/          a finished stage; manifest.json names its value, its parents and every file's digest
       .partial/pretrain-3f2a...c9/ one under way; a resumable stage goes on from what it finds here
-      .locks/pretrain-3f2a...c9    held (flock) while a process works on it; freed by the kernel if that process dies
+      .locks/pretrain-3f2a...c9    held (flock) while a process works on it; freed by the kernel if that process dies.
+                                   Says who holds it, and since when
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import fcntl
 import json
 import os
 import shutil
+import socket
+import time
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -270,8 +273,23 @@ def verify(folder: Path) -> dict[str, Any]:
 # --- the store --------------------------------------------------------------------------------------------------
 
 
+class Busy(Exception):
+    """Another process is building the stage. holder: who, since when (seconds since 1970)."""
+
+    def __init__(self, holder: Mapping[str, Any]):
+        super().__init__(f"{holder['who']} is building it")
+        self.holder = dict(holder)
+
+
+def this_process() -> str:
+    """Who holds what this process holds: its number, host and, on a cluster, job."""
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"process {os.getpid()} on {socket.gethostname()}" + (f", job {job}" if job else "")
+
+
 class Store:
-    """Folders by the fingerprint of the value that made them. Safe for several processes at once."""
+    """Folders by the fingerprint of the value that made them. Safe for several processes at once, on several hosts if
+    their file system carries flock from one to another (NFS from version 4, Lustre mounted with flock)."""
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
@@ -288,16 +306,18 @@ class Store:
         """Whether the stage is there, whole."""
         return (self.path(kind, value) / MANIFEST).is_file()
 
-    def make(self, kind: str, value: Any, build: Callable[[Path], None], parents: Sequence[str] = ()) -> Path:
+    def make(
+        self, kind: str, value: Any, build: Callable[[Path], None], parents: Sequence[str] = (), *, wait: bool = True
+    ) -> Path:
         """Returns the stage's folder, building it first if it is not there.
 
         `build(work)` fills the folder `work`. It survives a kill: a resumable build goes on from what it finds,
-        any other overwrites. If another process is building the same stage, waits for it.
+        any other overwrites. If another process is building the same stage, waits for it, or raises Busy.
         """
         path = self.path(kind, value)
         if self.has(kind, value):
             return path
-        with self._lock(kind, value):
+        with self._lock(kind, value, wait):
             if self.has(kind, value):
                 return path
             if path.exists():
@@ -311,10 +331,42 @@ class Store:
             publish(work, path)
         return path
 
+    def holder(self, kind: str, name: str) -> dict[str, Any] | None:
+        """Who is building the stage of that kind and fingerprint, as `who` and `since` (seconds since 1970); None if
+        nobody is. A process that was killed holds nothing."""
+        try:
+            handle = os.open(self.root / ".locks" / f"{kind}-{name}", os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(handle)
+        finally:
+            os.close(handle)
+        return None
+
     @contextmanager
-    def _lock(self, kind: str, value: Any) -> Iterator[None]:
+    def _lock(self, kind: str, value: Any, wait: bool) -> Iterator[None]:
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
-        with open(locks / f"{kind}-{fingerprint(value)}", "w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        handle = os.open(locks / f"{kind}-{fingerprint(value)}", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise Busy(_holder(handle)) from None
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps({"who": this_process(), "since": round(time.time(), 3)}).encode(), 0)
             yield
+        finally:
+            os.close(handle)
+
+
+def _holder(handle: int) -> dict[str, Any]:
+    """What a lock's holder wrote into it; it may be about to."""
+    try:
+        found = json.loads(os.pread(handle, 1000, 0))
+        return {"who": str(found["who"]), "since": float(found["since"])}
+    except (ValueError, KeyError, TypeError):
+        return {"who": "another process", "since": time.time()}

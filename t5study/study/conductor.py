@@ -5,7 +5,8 @@
 
 returns when every wanted stage is in the store or has failed. Stages of `meanwhile` fill workers that would be idle;
 those still running go on into the next `run`. Stages with the longest way to go come first. What is in the store is
-not touched, so a study that was killed goes on where it stopped.
+not touched, so a study that was killed goes on where it stopped. Several conductors may work on one store: what one of
+them is building the others leave to it, and take up if it dies.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from typing import Any
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine
 from t5study.ground.store import Store
+from t5study.study import builds
 from t5study.study.stages import Stage, has, needed, stage_id
 from t5study.study.watch import Watch
-from t5study.study.workers import Broken, Done, Pool, Step
+from t5study.study.workers import Broken, Done, Elsewhere, Left, Pool, Step
 
-ATTEMPTS = 3  # a stage whose worker died is tried again; one that kills three is not worth a fourth
+ATTEMPTS = 3  # a stage whose worker died is tried again; one that kills three where it stands is not worth a fourth
 GRACE = 25.0  # seconds to save in: schedulers commonly kill after 30
 
 
 class Conductor:
     """failed: stage id -> reason, of this session. built: ids of the stages it has built, in order. attempts: how often
-    a stage is begun whose worker dies."""
+    a stage is begun whose worker dies; one that got further before it died, and saved, begins to count anew."""
 
     def __init__(
         self, store: Store, workers: int, machine: Machine, watch: Watch | None = None, attempts: int = ATTEMPTS
@@ -42,6 +44,8 @@ class Conductor:
         self._watch = watch or Watch(workers)
         self._running: dict[str, int] = {}
         self._attempts: dict[str, int] = {}
+        self._from: dict[str, int] = {}  # the step that a stage's last attempt went on with
+        self._heard: set[str] = set()  # stages whose worker has told a step of this attempt
         self._signum: int | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -104,41 +108,73 @@ class Conductor:
                 for name in sorted(waiting - self._running.keys(), key=order.__getitem__)
                 if all(stage_id(parent) in there for parent in stages[name].parents)
             ]
-            for k, name in zip(self._pool.free(), ready, strict=False):
-                self._running[name] = k
-                self._attempts[name] = self._attempts.get(name, 0) + 1
-                self._pool.give(k, stages[name])
-                self._watch.begin(k, stages[name])
+            for name in ready:
+                if not (free := self._pool.free()):
+                    break
+                if has(self.store, stages[name]):  # another study has built it meanwhile
+                    self._arrived(name, there, waiting)
+                elif not self._elsewhere(name):
+                    self._begin(free[0], name, stages[name])
             for k, stage, message in self._pool.messages(0.25):
                 name = stage_id(stage)
                 if isinstance(message, Step):
+                    self._hear(name, message)
                     self._watch.step(k, message)
                     continue
                 del self._running[name]
                 self._watch.end(k, message if isinstance(message, Done) else None)
                 if isinstance(message, Done):
-                    there.add(name)
-                    waiting.discard(name)
+                    self._arrived(name, there, waiting)
                     self.built.append(name)
-                elif self._signum is None:
-                    self._broken(stage, message, waiting)
+                elif isinstance(message, Broken) and self._signum is None:
+                    self._broken(k, stage, message, stages, waiting)
+                elif isinstance(message, Left) and self._signum is None:
+                    self._watch.say(f"{self._pool.name(k)}: {message.reason}; {stage.label} goes on with another")
+                elif isinstance(message, Elsewhere):
+                    self._attempts[name] -= 1
             self._watch.show()
             if self._signum is not None:
                 raise Stopped(self._signum)
 
-    def _broken(self, stage: Stage, broken: Broken, waiting: set[str]) -> None:
+    def _begin(self, k: int, name: str, stage: Stage) -> None:
+        self._running[name] = k
+        self._attempts[name] = self._attempts.get(name, 0) + 1
+        self._heard.discard(name)
+        self._pool.give(k, stage)
+        self._watch.begin(k, stage)
+
+    def _arrived(self, name: str, there: set[str], waiting: set[str]) -> None:
+        there.add(name)
+        waiting.discard(name)
+        self._watch.arrived(name)
+
+    def _elsewhere(self, name: str) -> bool:
+        """Whether a process that is none of ours builds the stage: ours are not asked for what they have."""
+        return self.store.holder(*name.split("/")) is not None
+
+    def _hear(self, name: str, step: Step) -> None:
+        """An attempt that goes on further on than the one before has gained something, however that one ended."""
+        if step.text or name in self._heard:
+            return
+        self._heard.add(name)
+        if name in self._from and step.step > self._from[name]:
+            self._attempts[name] = 1
+        self._from[name] = step.step
+
+    def _broken(self, k: int, stage: Stage, broken: Broken, stages: dict[str, Stage], waiting: set[str]) -> None:
         """A stage could not be built: it is tried again, or given up."""
         name = stage_id(stage)
         if not broken.final and self._attempts[name] < self.attempts:
-            self._watch.say(f"{stage.label}: {broken.reason}; trying again")
+            self._watch.say(f"{self._pool.name(k)}: {stage.label}: {broken.reason}; trying again")
             return
         tried = "" if broken.final else f" ({self.attempts} times)"
         self.failed[name] = f"{stage.label}: {broken.reason}{tried}"
+        builds.note(self.store, name, "failed", self.failed[name])
         waiting.discard(name)
         if broken.trace:
             path = _keep_trace(self.store.root.parent, name, broken.trace)
             self._watch.say(f"{stage.label}: the traceback is in {path}")
-        if not stage.steps_of_training:
+        if not stage.steps_of_training and _rests_on_it(name, stage, stages):
             raise UserError(broken.reason if broken.final else f"{self.failed[name]}; nothing can go on without it")
         self._watch.say(f"failed: {self.failed[name]}; the study goes on without it")
 
@@ -163,6 +199,14 @@ def urgency(stages: dict[str, Stage], goals: Iterable[str]) -> dict[str, tuple[b
                 way[above] = max(way[above], way[name])
     goals = set(goals)
     return {name: (name not in goals, -way[name], place) for place, name in enumerate(stages)}
+
+
+def _rests_on_it(name: str, stage: Stage, stages: dict[str, Stage]) -> bool:
+    """Whether there is nothing to go on with: whatever is trained on text has this text, not one of its own beside it.
+    Rows of tasks are asked for by every score."""
+    below = [needed([one]) for one in stages.values() if one.steps_of_training]
+    alike = [one for one in below if any(parent.kind == stage.kind for parent in one.values())]
+    return stage.kind == "tasks" or all(name in one for one in alike)
 
 
 def _keep_trace(out: Path, name: str, trace: str) -> Path:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 
 from t5study.ground.machine import Machine
 from t5study.ground.store import MANIFEST, Store, fingerprint, read_json, write_json
+from t5study.study import builds
 
 RESULT, COST = "result.json", "cost.json"
 UNSIGNED: Any = {"fingerprint": False}  # metadata of a field that is in no fingerprint
@@ -109,18 +110,26 @@ def needed(stages: Iterable[Stage]) -> dict[str, Stage]:
     return found
 
 
-def build(stage: Stage, place: Place) -> Path:
+def build(stage: Stage, place: Place, *, wait: bool = True) -> Path:
     """Makes a stage whose parents are there, and notes what it cost (cost.json: seconds of wall-clock and of processor
-    time in the process that finished it; work that a killed process had done before is not in it)."""
+    time in the process that finished it; work that a killed process had done before is not in it). Another process that
+    builds it is waited for, or Busy is raised. What began and ended when is in the store's journals (builds.py)."""
+    name, begun = stage_id(stage), False
 
     def timed(work: Path) -> None:
+        nonlocal begun
+        begun = True
+        builds.note(place.store, name, "begun")
         began, before = time.monotonic(), time.process_time()
         stage.build(work, place)
         cost = {"seconds": time.monotonic() - began, "processor_s": time.process_time() - before}
         write_json(work / COST, {name: round(seconds, 3) for name, seconds in cost.items()})
 
     parents = [stage_id(parent) for parent in stage.parents]
-    return place.store.make(stage.kind, stage, timed, parents)
+    path = place.store.make(stage.kind, stage, timed, parents, wait=wait)
+    if begun:
+        builds.note(place.store, name, "done")
+    return path
 
 
 def result(store: Store, stage: Stage) -> dict[str, Any]:

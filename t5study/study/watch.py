@@ -105,6 +105,10 @@ class Watch:
             loss = "" if done.loss is None else f" · loss {done.loss:.3f}"
             self.say(f"done: {seat.stage.label} · {duration(seconds)}{loss}")
 
+    def arrived(self, name: str) -> None:
+        """A stage is in the store, whoever built it."""
+        self._there.add(name)
+
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._live:

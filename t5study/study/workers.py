@@ -21,7 +21,7 @@ from typing import Any
 
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine, die_with_parent, use
-from t5study.ground.store import Store
+from t5study.ground.store import Busy, Store
 from t5study.study.stages import Place, Stage, build, result
 
 # --- what a worker says ------------------------------------------------------------------------------------------
@@ -53,7 +53,21 @@ class Broken:
     trace: str = ""
 
 
-Message = Step | Done | Broken
+@dataclass(frozen=True)
+class Elsewhere:
+    """Another process builds the stage. who: it."""
+
+    who: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """The worker was told to go, and has saved."""
+
+    reason: str
+
+
+Message = Step | Done | Broken | Elsewhere | Left
 
 
 # --- in the worker ------------------------------------------------------------------------------------------------
@@ -97,19 +111,32 @@ def _work(pipe: Connection, root: Path, machine: Machine, parent: int) -> None:
     store = Store(root)
     with suppress(EOFError, BrokenPipeError):
         while True:
-            stage: Stage = pipe.recv()
-            try:
-                build(stage, Place(store, machine, _Reporter(pipe)))
-                pipe.send(Done(result(store, stage)["last_loss"] if stage.steps_of_training else None))
-            except Stopped:
+            message = attempt(pipe.recv(), Place(store, machine, _Reporter(pipe)))
+            pipe.send(message)
+            if leaves(message):
                 return
-            except UserError as error:
-                pipe.send(Broken(str(error), final=True))
-            except MemoryError:
-                pipe.send(Broken("out of memory", final=False))
-                return
-            except Exception as error:  # a bug of ours: the study goes on without the stage, and tells
-                pipe.send(Broken(f"{type(error).__name__}: {error}", final=True, trace=traceback.format_exc()))
+
+
+def attempt(stage: Stage, place: Place) -> Message:
+    """Builds a stage, and says what came of it."""
+    try:
+        build(stage, place, wait=False)
+        return Done(result(place.store, stage)["last_loss"] if stage.steps_of_training else None)
+    except Busy as busy:
+        return Elsewhere(busy.holder["who"])
+    except Stopped as stopped:
+        return Left(str(stopped).partition(";")[0])
+    except UserError as error:
+        return Broken(str(error), final=True)
+    except MemoryError:
+        return Broken("out of memory", final=False)
+    except Exception as error:  # a bug of ours: the study goes on without the stage, and tells
+        return Broken(f"{type(error).__name__}: {error}", final=True, trace=traceback.format_exc())
+
+
+def leaves(message: Message) -> bool:
+    """Whether a worker that says so is gone after it."""
+    return isinstance(message, Left) or (isinstance(message, Broken) and not message.final)
 
 
 # --- in the parent ------------------------------------------------------------------------------------------------
@@ -131,6 +158,7 @@ class Pool:
     def __init__(self, root: Path, size: int, machine: Machine):
         self._root, self._machine = root, machine
         self._workers: list[_Worker | None] = [None] * size
+        self._processes: dict[int, int] = {}
         # For children, before torch and numba read them: threads of theirs would only get in each other's way.
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
             os.environ.setdefault(name, str(machine.threads))
@@ -139,6 +167,10 @@ class Pool:
     def size(self) -> int:
         return len(self._workers)
 
+    def name(self, k: int) -> str:
+        """A worker for people; one that has died too, until another takes its place."""
+        return f"worker {k + 1}" + (f" (process {self._processes[k]})" if k in self._processes else "")
+
     def free(self) -> list[int]:
         """Workers without a stage."""
         return [k for k, worker in enumerate(self._workers) if worker is None or worker.stage is None]
@@ -146,7 +178,7 @@ class Pool:
     def give(self, k: int, stage: Stage) -> None:
         """Hands a stage to a free worker."""
         worker = self._workers[k] or _Worker(self._root, self._machine)
-        self._workers[k] = worker
+        self._workers[k], self._processes[k] = worker, worker.process.pid or 0
         worker.stage = stage
         with suppress(BrokenPipeError):  # it died idle: `messages` will see that
             worker.pipe.send(stage)
@@ -163,9 +195,10 @@ class Pool:
             try:
                 message: Any = worker.pipe.recv()
             except (EOFError, OSError):
-                worker.process.join()
+                worker.process.join()  # its pipe closes a moment before it is gone
                 message = Broken(_death(worker.process.exitcode), final=False)
-            if isinstance(message, Broken) and not message.final:
+            if leaves(message):
+                worker.process.join()
                 worker.pipe.close()
                 self._workers[k] = None
             elif not isinstance(message, Step):

@@ -7,19 +7,22 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_study import Toy, toy_result
+from toy_study import Quiet, Toy, toy_result
 
 from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
 from t5study.ground.store import Store
+from t5study.study.builds import events
 from t5study.study.conductor import Conductor
-from t5study.study.stages import stage_id
+from t5study.study.stages import Place, build, stage_id
 from t5study.study.watch import Watch
+from t5study.study.workers import Step
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
@@ -60,6 +63,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Conductor, 
         "broken": Toy("broken", "broken", (text,), weight=2.0),
     }
     cast["heir"] = Toy("heir", after=(cast["wrong"],), weight=0.5)
+    cast["other text"] = Toy("other text", "wrong", training=False)
+    cast["on it"] = Toy("on it", after=(cast["other text"],), weight=0.1)
     spare = Toy("spare", after=(text,), weight=9.0)
 
     def act(conductor: Conductor) -> None:
@@ -85,7 +90,8 @@ def test_the_longest_way_goes_first_and_what_is_not_wanted_last(played):
 def test_a_worker_that_dies_is_replaced_and_its_stage_tried_again(played):
     store, _, said, cast = played
     assert toy_result(store, cast["unlucky"])["name"] == "unlucky"
-    assert "unlucky: its process was killed by SIGKILL" in said
+    died = toy_result(store, cast["text"])["process"]
+    assert f"worker 1 (process {died}): unlucky: its process was killed by SIGKILL" in said
     assert toy_result(store, cast["text"])["process"] != toy_result(store, cast["tuned"])["process"]
 
 
@@ -103,6 +109,23 @@ def test_a_mistake_is_not_tried_again_and_takes_what_rests_on_it_along(played):
     assert conductor.reason(cast["heir"]) == conductor.reason(cast["wrong"])
     assert "wrong: found nonsense; give sense; trying again" not in said
     assert not conductor.has(cast["heir"])
+
+
+def test_a_text_that_only_some_rest_on_takes_only_those_along(played):
+    _, conductor, _, cast = played
+    assert conductor.reason(cast["on it"]) == "other text: other text: found nonsense; give sense"
+    assert conductor.has(cast["short"])
+
+
+def test_the_journals_tell_what_began_ended_and_failed(played):
+    store, conductor, _, cast = played
+    told = {name: [event.what for event in events(store) if event.stage == stage_id(toy)] for name, toy in cast.items()}
+    assert told["tuned"] == ["begun", "done"]
+    assert told["unlucky"] == ["begun", "begun", "done"]
+    assert told["deadly"] == ["begun", "begun", "failed"]
+    assert told["heir"] == told["spare"] == []
+    (failed,) = [event for event in events(store) if event.stage == stage_id(cast["wrong"]) and event.what == "failed"]
+    assert failed.note == conductor.reason(cast["wrong"])
 
 
 def test_a_bug_leaves_its_traceback(played):
@@ -140,6 +163,43 @@ def test_two_workers_work_at_once_and_a_spare_stage_fills_one(tmp_path: Path):
 
     conductor, _ = conducted(store, 2, act)
     assert len(conductor.built) == 3
+
+
+class Deaths:
+    """A conductor's count of attempts, told where each goes on."""
+
+    def __init__(self, folder: Path, steps: list[int]):
+        self.conductor = Conductor(Store(folder), 1, Machine(), Watch(1, out=io.StringIO()))
+        for step in steps:
+            self.conductor._attempts["run"] = self.conductor._attempts.get("run", 0) + 1
+            self.conductor._heard.discard("run")
+            self.conductor._hear("run", Step(step))
+
+
+def test_deaths_are_counted_anew_where_a_run_has_got_further(tmp_path: Path):
+    assert Deaths(tmp_path, [1, 1, 1]).conductor._attempts["run"] == 3
+    assert Deaths(tmp_path, [1, 1, 11, 11]).conductor._attempts["run"] == 2
+    assert Deaths(tmp_path, [1, 11, 21, 31, 41]).conductor._attempts["run"] == 1
+
+
+def test_what_another_study_builds_is_left_to_it(tmp_path: Path):
+    """Another study builds `theirs`; ours does the rest meanwhile and then finds it in the store."""
+    store, go = Store(tmp_path / "store"), tmp_path / "go"
+    theirs, ours = Toy("theirs", "waits", go=str(go), weight=9.0), Toy("ours")
+    other = threading.Thread(target=build, args=(theirs, Place(store, Machine(), Quiet())))
+    other.start()
+    wait_for(lambda: store.holder(*stage_id(theirs).split("/")) is not None)
+
+    def act(conductor: Conductor) -> None:
+        conductor.run([ours], [theirs])  # one worker: it would hang if it took `theirs`, which goes first
+        go.touch()
+        conductor.run([theirs])
+
+    conductor, _ = conducted(store, 1, act)
+    other.join()
+    assert conductor.built == [stage_id(ours)]
+    assert toy_result(store, theirs)["process"] == os.getpid()
+    assert [event.what for event in events(store) if event.stage == stage_id(theirs)] == ["begun", "done"]
 
 
 def run_waiting(out: Path, *more: str) -> subprocess.Popen[str]:

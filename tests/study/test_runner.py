@@ -1,28 +1,33 @@
 """The rounds end to end, on own text and own tasks, at the SMOKE scale: with real training in real workers.
 
-One unbroken study is played for all tests here; another is killed again and again and must end in the same bytes.
+One unbroken study is played for all tests here; others are killed again and again, whole or worker by worker, and must
+end in the same bytes with no stage done twice.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
 from t5study.ground.errors import UserError
-from t5study.ground.store import MANIFEST, verify
+from t5study.ground.store import MANIFEST, Store, verify
 from t5study.study import planned, runner
 from t5study.study.asked import Asked
+from t5study.study.builds import events
 from t5study.study.report_input import read_study
 from t5study.study.rounds import run_rounds
 from t5study.study.scales import SMOKE
@@ -282,6 +287,68 @@ def test_killed_and_run_again_it_ends_in_the_same_bytes(played: Played, tmp_path
     compare(played.out, tmp_path / "study")
 
 
+def workers_of(study: subprocess.Popen[bytes]) -> list[int]:
+    """Processes of a study that build stages: its children but multiprocessing's own helper."""
+    found = []
+    for child in psutil.Process(study.pid).children():
+        with suppress(psutil.Error):  # it has ended between the two calls
+            if any("spawn_main" in word for word in child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child.pid)
+    return found
+
+
+def workers_killed_and_run(played: Played, out: Path, kills: int, seed: int) -> int:
+    """Plays a study in one go, killing one of its two workers with -9 so many times; returns how many it killed."""
+    chance = np.random.default_rng(seed)
+    out.parent.mkdir(exist_ok=True)
+    study, killed = start(played.given, out), 0
+    for mark in moments(seed, kills, progress(played.out) - 16):
+        until = time.monotonic() + 240
+        while study.poll() is None and (progress(out) < mark or not (workers := workers_of(study))):
+            assert time.monotonic() < until, "no progress"
+            time.sleep(0.005)
+        if study.poll() is None:
+            os.kill(int(chance.choice(workers)), signal.SIGKILL)
+            killed += 1
+    assert study.wait(timeout=600) == 0, (out.parent / "said.txt").read_text()[-3000:]
+    return killed
+
+
+def stages_done_twice(out: Path) -> list[str]:
+    """Stages that were begun, or done, after they were in the store."""
+    twice, there = [], set()
+    for event in events(Store(out / "store")):
+        if event.stage in there:
+            twice.append(f"{event.what} again: {event.stage}")
+        elif event.what == "done":
+            there.add(event.stage)
+    return twice
+
+
+def compare_killed(played: Played, out: Path, killed: int) -> None:
+    """The same bytes; nothing done twice; what was begun again was killed half-way."""
+    compare(played.out, out)
+    assert stages_done_twice(out) == []
+    told = events(Store(out / "store"))
+    begun, done = ([event.stage for event in told if event.what == what] for what in ("begun", "done"))
+    assert len(set(begun)) == len(stages(out))
+    assert len(stages(out)) - killed <= len(done) <= len(stages(out))  # one that is killed as it ends cannot tell it
+    assert len(begun) <= len(stages(out)) + killed
+
+
+def test_workers_killed_and_it_ends_in_the_same_bytes(played: Played, tmp_path: Path):
+    assert stages_done_twice(played.out) == []
+    assert workers_killed_and_run(played, tmp_path / "study", kills=2, seed=4) == 2
+    compare_killed(played, tmp_path / "study", killed=2)
+
+
+@pytest.mark.slow
+def test_workers_killed_twenty_times_and_the_same_bytes(played: Played, tmp_path: Path):
+    killed = workers_killed_and_run(played, tmp_path / "study", kills=20, seed=5)
+    assert killed >= 18
+    compare_killed(played, tmp_path / "study", killed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3])
 def test_ten_kills_and_the_same_bytes(played: Played, tmp_path: Path, seed: int):
@@ -294,3 +361,4 @@ def test_two_studies_in_one_folder_do_the_work_once(played: Played, tmp_path: Pa
     studies = [start(played.given, tmp_path / "study") for _ in range(2)]
     assert [study.wait(timeout=300) for study in studies] == [0, 0]
     compare(played.out, tmp_path / "study")
+    assert stages_done_twice(tmp_path / "study") == []
