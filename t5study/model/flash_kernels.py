@@ -1,8 +1,8 @@
 """Attention on a GPU, tile by tile in Triton: scores live in registers and nothing of their size is ever written.
 
 Three kernels. A program of `forward` and of `backward_queries` owns a block of one segment's queries of one head and
-walks over its keys; one of `backward_keys` owns a block of keys and walks over the queries. None of them adds to what
-another writes, so equal inputs give equal bytes: there is no atomic addition.
+walks over its keys; one of `backward_keys`, which comes after `backward_queries`, owns a block of keys and walks over
+the queries. None of them adds to what another writes, so equal inputs give equal bytes: there is no atomic addition.
 
 The bias of a query and a key is the number of their diagonal, read from a vector of 2 * longest - 1 numbers a head.
 Its gradient is the sum of the scores' gradients along diagonals. A square tile of B queries and B keys has 2 B - 1 of
@@ -14,12 +14,18 @@ lower ones of a tile are the same diagonals as the upper ones of the tile before
     Q  queries of a block    K  keys of a block    B  either: blocks are square    E  d_kv, rounded up to a power of two
 """
 
+# Triton's language is not Python's to a type checker.
 # pyright: reportMissingImports=false, reportOptionalMemberAccess=false, reportIndexIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+# A kernel is compiled once a combination of these: not for what differs from batch to batch, such as whether a list of
+# segments begins at a multiple of 16 bytes.
+AS_THEY_COME = ["q_first", "q_length", "k_first", "k_length", "prefix", "longest", "blocks", "heads", "sums_width"]
 
 
 @triton.jit
@@ -27,7 +33,8 @@ def _rows(base, first, at_Q, length, stride, head, width: tl.constexpr, padded: 
     """Numbers of one head at these places of a segment, (Q, E); zeros outside."""
     along_E = tl.arange(0, padded)
     place_QE = at_Q[:, None] * stride + along_E[None, :]  # in 32 bits: half the registers
-    return tl.load(base + first * stride + head * width + place_QE, mask=(at_Q < length)[:, None] & (along_E < width)[None, :], other=0.0)
+    mask_QE = (at_Q < length)[:, None] & (along_E < width)[None, :]
+    return tl.load(base + first * stride + head * width + place_QE, mask=mask_QE, other=0.0)
 
 
 @triton.jit
@@ -83,7 +90,7 @@ def _place(q_first, q_length, k_first, k_length, prefix, segment, has_prefix: tl
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=AS_THEY_COME)
 def forward(
     q, k, v, factor, diagonal, out, lse, q_first, q_length, k_first, k_length, prefix,
     q_stride, kv_stride, out_stride, longest, blocks, heads,
@@ -119,14 +126,62 @@ def forward(
         tl.store(lse + first * heads + head + at_Q * heads, most_Q + tl.log(total_Q), mask=at_Q < queries)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=AS_THEY_COME)
+def backward_queries(
+    q, k, v, factor, diagonal, dout, lse, delta, out, dq, sums, q_first, q_length, k_first, k_length, prefix,
+    q_stride, kv_stride, dout_stride, dq_stride, longest, blocks, heads, sums_width,
+    width: tl.constexpr, padded: tl.constexpr, B: tl.constexpr, exact: tl.constexpr,
+    causal: tl.constexpr, biased: tl.constexpr, has_factor: tl.constexpr, has_prefix: tl.constexpr,
+):  # fmt: skip
+    """The gradients of queries; delta (N, H): of each, the product of its output and the output's gradient; and of the
+    bias, sums (segments * blocks, H, W): a program's place w is the diagonal key - query = w - B - (its first query).
+    What it does not write there has to be 0 before."""
+    segment, begin, head = tl.program_id(0) // blocks, tl.program_id(0) % blocks * B, tl.program_id(1)
+    first, queries, from_k, keys, front = _place(q_first, q_length, k_first, k_length, prefix, segment, has_prefix)
+    if begin < queries:
+        along_B = tl.arange(0, B)
+        at_Q = begin + along_B
+        q_QE = _rows(q, first, at_Q, queries, q_stride, head, width, padded)
+        dout_QE = _rows(dout, first, at_Q, queries, dout_stride, head, width, padded)
+        lse_Q = tl.load(lse + first * heads + head + at_Q * heads, mask=at_Q < queries, other=float("inf"))
+        out_QE = _rows(out, first, at_Q, queries, dout_stride, head, width, padded)
+        delta_Q = tl.sum(out_QE.to(tl.float32) * dout_QE.to(tl.float32), 1)
+        tl.store(delta + first * heads + head + at_Q * heads, delta_Q, mask=at_Q < queries)
+        dq_QE = tl.zeros([B, padded], tl.float32)
+        around_QK = along_B[:, None] + along_B[None, :]
+        upper_B = tl.zeros([B], tl.float32)  # of the tile before: the same diagonals as this one's lower half
+        row = sums + (tl.program_id(0).to(tl.int64) * heads + head) * sums_width + along_B
+        end = keys
+        if causal:
+            end = tl.minimum(keys, tl.maximum(begin + B, front))
+        for start in range(0, end, B):
+            at_K = start + along_B
+            k_KE = _rows(k, from_k, at_K, keys, kv_stride, head, width, padded)
+            v_KE = _rows(v, from_k, at_K, keys, kv_stride, head, width, padded)
+            v_KE = _weighed(v_KE, factor, from_k, at_K, keys, head, heads, has_factor)
+            s_QK = _scores(q_QE, k_KE, at_Q, at_K, keys, front, diagonal, head, longest, causal, biased, exact)
+            p_QK = tl.exp(s_QK - lse_Q[:, None])
+            dp_QK = _dot(dout_QE, tl.trans(v_KE), exact)
+            ds_QK = p_QK * (dp_QK - delta_Q[:, None])
+            dq_QE += _dot(ds_QK.to(k_KE.dtype), k_KE, exact)
+            if biased:
+                turned_QK = tl.gather(ds_QK, around_QK % B, 1)
+                straight_QK = around_QK < B
+                tl.store(row + start, upper_B + tl.sum(tl.where(straight_QK, 0.0, turned_QK), 0))
+                upper_B = tl.sum(tl.where(straight_QK, turned_QK, 0.0), 0)
+        if biased:
+            tl.store(row + tl.cdiv(end, B) * B, upper_B)
+        _keep(dq, first, at_Q, queries, dq_stride, head, width, padded, dq_QE)
+
+
+@triton.jit(do_not_specialize=AS_THEY_COME)
 def backward_keys(
     q, k, v, factor, diagonal, dout, lse, delta, dk, dv, q_first, q_length, k_first, k_length, prefix,
     q_stride, kv_stride, dout_stride, dkv_stride, longest, blocks, heads,
     width: tl.constexpr, padded: tl.constexpr, B: tl.constexpr, exact: tl.constexpr,
     causal: tl.constexpr, biased: tl.constexpr, has_factor: tl.constexpr, has_prefix: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of keys and values. delta (N, H): of each query, the product of its output and its gradient."""
+    """The gradients of keys and values. delta (N, H): as backward_queries leaves it."""
     segment, start, head = tl.program_id(0) // blocks, tl.program_id(0) % blocks * B, tl.program_id(1)
     first, queries, from_k, keys, front = _place(q_first, q_length, k_first, k_length, prefix, segment, has_prefix)
     if start < keys:
@@ -155,48 +210,3 @@ def backward_keys(
             dv_KE = dv_KE * factor_K[:, None]
         _keep(dk, from_k, at_K, keys, dkv_stride, head, width, padded, dk_KE)
         _keep(dv, from_k, at_K, keys, dkv_stride, head, width, padded, dv_KE)
-
-
-@triton.jit
-def backward_queries(
-    q, k, v, factor, diagonal, dout, lse, delta, dq, sums, q_first, q_length, k_first, k_length, prefix,
-    q_stride, kv_stride, dout_stride, dq_stride, longest, blocks, heads, sums_width,
-    width: tl.constexpr, padded: tl.constexpr, B: tl.constexpr, exact: tl.constexpr,
-    causal: tl.constexpr, biased: tl.constexpr, has_factor: tl.constexpr, has_prefix: tl.constexpr,
-):  # fmt: skip
-    """The gradients of queries; and of the bias, sums (segments * blocks, H, W): a program's place w is the diagonal
-    key - query = w - B - (its first query). What it does not write has to be 0 before."""
-    segment, begin, head = tl.program_id(0) // blocks, tl.program_id(0) % blocks * B, tl.program_id(1)
-    first, queries, from_k, keys, front = _place(q_first, q_length, k_first, k_length, prefix, segment, has_prefix)
-    if begin < queries:
-        along_B = tl.arange(0, B)
-        at_Q = begin + along_B
-        q_QE = _rows(q, first, at_Q, queries, q_stride, head, width, padded)
-        dout_QE = _rows(dout, first, at_Q, queries, dout_stride, head, width, padded)
-        lse_Q = tl.load(lse + first * heads + head + at_Q * heads, mask=at_Q < queries, other=float("inf"))
-        delta_Q = tl.load(delta + first * heads + head + at_Q * heads, mask=at_Q < queries, other=0.0)
-        dq_QE = tl.zeros([B, padded], tl.float32)
-        around_QK = along_B[:, None] + along_B[None, :]
-        upper_B = tl.zeros([B], tl.float32)  # of the tile before: the same diagonals as this one's lower half
-        row = sums + (tl.program_id(0).to(tl.int64) * heads + head) * sums_width + along_B
-        end = keys
-        if causal:
-            end = tl.minimum(keys, tl.maximum(begin + B, front))
-        for start in range(0, end, B):
-            at_K = start + along_B
-            k_KE = _rows(k, from_k, at_K, keys, kv_stride, head, width, padded)
-            v_KE = _rows(v, from_k, at_K, keys, kv_stride, head, width, padded)
-            v_KE = _weighed(v_KE, factor, from_k, at_K, keys, head, heads, has_factor)
-            s_QK = _scores(q_QE, k_KE, at_Q, at_K, keys, front, diagonal, head, longest, causal, biased, exact)
-            p_QK = tl.exp(s_QK - lse_Q[:, None])
-            dp_QK = _dot(dout_QE, tl.trans(v_KE), exact)
-            ds_QK = p_QK * (dp_QK - delta_Q[:, None])
-            dq_QE += _dot(ds_QK.to(k_KE.dtype), k_KE, exact)
-            if biased:
-                turned_QK = tl.gather(ds_QK, around_QK % B, 1)
-                straight_QK = around_QK < B
-                tl.store(row + start, upper_B + tl.sum(tl.where(straight_QK, 0.0, turned_QK), 0))
-                upper_B = tl.sum(tl.where(straight_QK, turned_QK, 0.0), 0)
-        if biased:
-            tl.store(row + tl.cdiv(end, B) * B, upper_B)
-        _keep(dq, first, at_Q, queries, dq_stride, head, width, padded, dq_QE)

@@ -14,8 +14,6 @@ tiles, with the target's side taking both.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -25,6 +23,7 @@ import torch
 from torch import Tensor
 
 from t5study.ground.pairs import Batch
+from t5study.model import gpu
 
 TILE = 1 << 17  # scores of one head of a tile: half a MiB in fp32, so that they stay in a core's own cache
 CALL = 1 << 15  # scores whose arithmetic costs about as much as one more tile's calls
@@ -119,7 +118,7 @@ def arrange(batch: Batch, device: str | torch.device = "cpu") -> Inputs:
     keys = source.some(pair_S)
     read = target.tokens(shifted_M)
     labels = Labels(None, _tensor(label_M), read.row_N)
-    large = takes_large_tiles(device)
+    large = gpu.why_not(device) is None  # flash.py makes no scores of a whole tile
     found = Inputs(
         rows=len(batch),
         source=source.tokens(ids_N),
@@ -171,7 +170,7 @@ def arrange_joined(batch: Batch, device: str | torch.device = "cpu", *, prefix: 
         return Labels(place, _tensor(label_P[place_L]), read.row_N[place])
 
     answers = labels(place_M)
-    large = takes_large_tiles(device)
+    large = gpu.why_not(device) is None  # flash.py makes no scores of a whole tile
     found = Inputs(
         rows=len(batch),
         source=source.tokens(ids_N),
@@ -184,16 +183,6 @@ def arrange_joined(batch: Batch, device: str | torch.device = "cpu", *, prefix: 
         every_key=True,
     )
     return moved(found, device)
-
-
-@functools.cache
-def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-def takes_large_tiles(device: str | torch.device) -> bool:
-    """Whether attention on a device makes no scores of a whole tile, so that tiles may be of any size (flash.py)."""
-    return torch.device(device).type == "cuda" and has_triton()
 
 
 def moved(inputs: Inputs, device: str | torch.device) -> Inputs:
@@ -277,9 +266,7 @@ def _places(first_S: np.ndarray, length_S: np.ndarray) -> np.ndarray:
     return np.arange(int(length_S.sum())) + np.repeat(first_S - (ends_S - length_S), length_S)
 
 
-def _tiles(
-    queries: _Segments, keys: _Segments, large: bool, prefix_S: np.ndarray | None = None
-) -> tuple[Tile, ...]:
+def _tiles(queries: _Segments, keys: _Segments, large: bool, prefix_S: np.ndarray | None = None) -> tuple[Tile, ...]:
     """Stacks segments of like length. Longest first; a tile ends when it is full, or when its padding has cost as much
     as starting another. large: for a device that is busy with thousands of segments at once and skips what is padding;
     a tile ends only where segments are less than half as long as its first."""

@@ -120,7 +120,8 @@ class CrossAttention(torch.autograd.Function):
         y_ND, r_N = ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
         q_NI = y_ND @ q.t()
         factor_MH = run.weights_mask(f"{site}.weights", run.inputs.source, heads)
-        c_NI, kept = run.attention.attend(ops, q_NI, kv_M2I.detach(), factor_MH, None, run.inputs.cross, heads, causal=False)
+        tiles = run.inputs.cross
+        c_NI, kept = run.attention.attend(ops, q_NI, kv_M2I.detach(), factor_MH, None, tiles, heads, causal=False)
         ctx.save_for_backward(x_ND, gain_D, q, out, y_ND, r_N, c_NI, *kept)
         ctx.run, ctx.site, ctx.heads, ctx.factor_MH = run, site, heads, factor_MH
         return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)

@@ -23,6 +23,7 @@ from t5study.ground.journal import Journal, Progress, read_journal
 from t5study.ground.machine import Machine, use
 from t5study.ground.seeds import check_seed
 from t5study.ground.store import read_json, write_json
+from t5study.model import gpu
 from t5study.model.shapes import Shape
 from t5study.train import streamed
 from t5study.train.checkpoint import keep, steps, told_if_full
@@ -226,6 +227,8 @@ def _go_on(
     work = Work(run.shape, run.architecture) if ranks.first and run.tuning == AllParameters() else None
     if tells and site.movement.trainable(step + 1) < sum(weight.numel() for weight in weights):
         print(f"t5study: {site.told(step + 1)}", file=sys.stderr)
+    if tells and (how := gpu.told(machine.device)):
+        print(f"t5study: {how}", file=sys.stderr)
     with (
         closing(Journal(folder / JOURNAL) if ranks.first else Nowhere()) as journal,
         closing(Journal(folder / EVALUATIONS) if ranks.first else Nowhere()) as evaluations,

@@ -1,9 +1,12 @@
 """Cases of the kernels in flash_kernels.py against attention.py in torch's operators, on any device.
 
-    python tests/model/flash_cases.py interpreted     on the CPU, by Triton's interpreter; a line of JSON an error found
-    python tests/model/flash_cases.py cuda            the same on a GPU, and larger
+    python tests/model/flash_cases.py few          some on the CPU, by Triton's interpreter
+    python tests/model/flash_cases.py interpreted  all that are small enough for it
+    python tests/model/flash_cases.py cuda         all on a GPU
+    python tests/model/flash_cases.py compiled 90 227  the kernels compiled for a GPU of capability 9.0, 227 KiB a block
 
-Each case prints {"case", "what", "error", "allowed"}: the largest difference over the largest number there is.
+Prints lines of JSON. Of a case {"case", "what", "error", "allowed"}: the largest difference over the largest number
+there is. Of a kernel its shared memory in bytes, and whether it adds to memory that others add to.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +41,13 @@ def same(*lengths: int) -> tuple[tuple[int, int], ...]:
 
 
 RAGGED = same(33, 1, 17)
+FEW = (
+    Case("few: causal, dropped", same(18, 1), d_kv=8, causal=True, dropout=True),
+    Case("few: prefix, bf16", same(35), heads=1, causal=True, front=20, dtype="bfloat16"),
+    Case("few: cross, dropped", ((3, 17),), d_kv=24, cross=True, dropout=True),
+)
 CASES = (
+    *FEW,
     Case("two ways", RAGGED),
     Case("causal", RAGGED, causal=True),
     Case("prefix", RAGGED, causal=True, front=20),
@@ -106,10 +116,10 @@ def errors(case: Case, device: str, block: int | None = None) -> Iterator[dict[s
         return {name: x.double() for name, x in found.items() if x is not None}
 
     if block is not None:
-        flash._block = lambda *_: block
+        flash.block_of = lambda *_: block
     expected = run(attention, torch.float64)
     found = run(flash, dtype)
-    again = run(flash, dtype)
+    again = run(flash, dtype) if device == "cuda" else found  # where many programs run at once
     assert expected.keys() == found.keys()
     for what, value in expected.items():
         error = float((found[what] - value).abs().max() / value.abs().max())
@@ -117,20 +127,28 @@ def errors(case: Case, device: str, block: int | None = None) -> Iterator[dict[s
         yield told | {"size": float(value.abs().max()), "repeats": bool((found[what] == again[what]).all())}
 
 
-def model_errors(name: str, device: str) -> Iterator[dict[str, Any]]:
-    """A whole model, its loss and every gradient, with dropout and packed rows: by the kernels, and without on a CPU."""
+def model_errors(name: str, device: str, small: bool = False) -> Iterator[dict[str, Any]]:
+    """A model's loss and every gradient, with dropout and packed rows: by the kernels, and on a CPU without them."""
     import torch
     from little_models import of_family, random_pairs, rows_of
 
-    from t5study.model import flash, inputs
-    from t5study.model.architectures import Dropout
+    from t5study.model import flash, gpu
+    from t5study.model.architectures import Dropout, build
+    from t5study.model.layers import Pass
+    from t5study.model.shapes import Shape
 
-    pairs = random_pairs(6, 30, 14, 384, 7)
-    model, batch = of_family(name, seed=1), rows_of([pairs[:3], pairs[3:]], 94, 44)
+    if small:
+        model, pairs = build(Shape(32, 48, 16, 2, 1, 1, 384), 1, name), random_pairs(2, 17, 5, 384, 7)
+        batch = rows_of([pairs], 40, 20)
+    else:
+        model, pairs = of_family(name, seed=1), random_pairs(6, 30, 14, 384, 7)
+        batch = rows_of([pairs[:3], pairs[3:]], 94, 44)
 
     def run(where: str) -> dict[str, torch.Tensor]:
         model.to(where).zero_grad()
         arranged = model.arrange(batch, where)
+        by_kernels = Pass.of(model.shape, arranged, model.embedding).attention is flash
+        assert by_kernels == (where == "cuda" or gpu.why_not(where) is None)
         losses = model.loss_sum(arranged, Dropout(0.3, 11, 5), z_loss=1e-2)
         losses.total.backward()
         weights = {n: w.grad.cpu().double() for n, w in model.named_parameters() if w.grad is not None}
@@ -138,8 +156,7 @@ def model_errors(name: str, device: str) -> Iterator[dict[str, Any]]:
 
     expected = run("cpu")
     if device == "cpu":
-        flash.fits = lambda *_: True
-        inputs.takes_large_tiles = lambda _: True
+        gpu.why_not = lambda _: None
     found = run(device)
     assert expected.keys() == found.keys()
     for what, value in expected.items():
@@ -151,19 +168,68 @@ def model_errors(name: str, device: str) -> Iterator[dict[str, Any]]:
 MODELS = ("encoder_decoder relu tied", "prefix_lm relu tied")
 
 
-def main(where: str) -> None:
-    if where == "interpreted":
-        os.environ["TRITON_INTERPRET"] = "1"
-        found = (row for case in CASES for row in errors(case, "cpu", block=16))
-        whole = (row for name in MODELS for row in model_errors(name, "cpu"))
+def compiled(capability: int, shared: int) -> Iterator[dict[str, Any]]:
+    """Every kernel as kinds of attention have it, for widths of heads and precisions that models have. shared: KiB
+    that a block may have."""
+    import torch
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from t5study.model import flash
+    from t5study.model import flash_kernels as kernels
+
+    shared <<= 10
+    floats = dict.fromkeys(("factor", "diagonal", "lse", "delta", "sums"), "*fp32")
+    places = dict.fromkeys(("q_first", "q_length", "k_first", "k_length", "prefix"), "*i64")
+    kinds = ((0, 1, 0, 0), (1, 1, 0, 1), (1, 1, 1, 0), (0, 0, 0, 0))  # causal, biased, prefix, dropout
+    cases = [(kind, 64, torch.bfloat16) for kind in kinds] if capability == 90 else []
+    cases += [((1, 1, 1, 1), w, dtype) for dtype in (torch.bfloat16, torch.float32) for w in (16, 64, 128, 256)]
+    for kind, width, dtype in cases:
+        columns = flash.padded(width)
+        if flash.SHARES * 16 * columns * dtype.itemsize > shared:
+            continue
+        constants = dict(
+            width=width, padded=columns, B=flash.block_of(dtype, columns, 512, shared),
+            exact="ieee" if dtype == torch.float32 else "tf32",
+            **{name: bool(x) for name, x in zip(("causal", "biased", "has_prefix", "has_factor"), kind, strict=True)},
+        )  # fmt: skip
+        number = "*fp32" if dtype == torch.float32 else "*bf16"
+        numbers = dict.fromkeys(("q", "k", "v", "out", "dout", "dq", "dk", "dv"), number)
+        for kernel in (kernels.forward, kernels.backward_queries, kernels.backward_keys):
+            names = {**dict.fromkeys(constants, "constexpr"), **numbers, **floats, **places}
+            signature = {p.name: names.get(p.name, "i32") for p in kernel.params}
+            even = {
+                (i,): [["tt.divisibility", 16]]
+                for i, (name, what) in enumerate(signature.items())
+                if name not in kernels.AS_THEY_COME and (what[0] == "*" or "stride" in name)
+            }
+            source = ASTSource(kernel, signature, constexprs=constants, attrs=even)
+            target = GPUTarget("cuda", capability, 32)
+            made = triton.compile(source, target=target, options=flash.options(columns))
+            yield {
+                "kernel": kernel.__name__, "width": width, "dtype": number, "kind": kind, "block": constants["B"],
+                "shared": made.metadata.shared, "allowed": shared, "code": len(made.asm["cubin"]),
+                "atomic": re.search(r"\b(atom|red)\.", made.asm["ptx"]) is not None,
+            }  # fmt: skip
+
+
+def main(where: str, *rest: str) -> None:
+    found: Iterable[dict[str, Any]]
+    if where == "compiled":
+        found = compiled(*map(int, rest))
+    elif where == "cuda":
+        cases = (row for case in ON_GPU for row in errors(case, "cuda"))
+        found = itertools.chain(cases, *(model_errors(name, "cuda") for name in MODELS))
     else:
-        found = (row for case in ON_GPU for row in errors(case, "cuda"))
-        whole = (row for name in MODELS for row in model_errors(name, "cuda"))
-    for row in itertools.chain(found, whole):
-        print(json.dumps(row), flush=True)
+        os.environ["TRITON_INTERPRET"] = "1"
+        cases = (row for case in (FEW if where == "few" else CASES) for row in errors(case, "cpu", block=16))
+        models = [("encoder_decoder", True)] if where == "few" else [(name, False) for name in MODELS]
+        whole = [model_errors(name, "cpu", small) for name, small in models]
+        found = itertools.chain(cases, *whole)
     for row in found:
         print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
