@@ -127,6 +127,10 @@ def make_recipe(
     rules = _in_language(find_profile(profile), name, skip, language, detector, sure)
     if "language" in skip or name == "wikipedia":
         rules = replace(rules, language=None)
+    if rules.language is not None:  # told now, not when all pages have been read
+        from t5study.corpus.language import check_language
+
+        check_language(rules.detector, rules.language)
     if "badwords" in skip or name in ("unfiltered", "wikipedia"):
         rules = replace(rules, bad_words=None)
     if name == "wikipedia":
@@ -164,8 +168,8 @@ def _in_language(
             "(cld2: a share of the text, 0 to 1; resiliparse: a distance, 0 to 1200, smaller is surer)"
         )
     languages.detector(detector)  # whether it is there
-    languages.check_language(detector, language := language or rules.language or "en")
-    return replace(rules, language=language, detector=detector, probability=rules.probability if sure is None else sure)
+    sure = rules.probability if sure is None else sure
+    return replace(rules, language=language or rules.language, detector=detector, probability=sure)
 
 
 NAMES = ("c4", "unfiltered", "realnews", "webtext", "wikipedia", "own")
