@@ -15,11 +15,12 @@ from web_pages import TONGUES
 from wet_pages import pages, write_shards
 
 from t5study.__main__ import main
+from t5study.commands.text import _in_parts
 from t5study.corpus.build import read_documents
 from t5study.corpus.page import Drops, Page
 from t5study.corpus.read import read_file
 from t5study.corpus.recipe_build import build_recipe
-from t5study.corpus.recipes import TRUNCATED, by_lists, make_recipe, mixed, repeats
+from t5study.corpus.recipes import TRUNCATED, VOCABULARY_MIX, by_lists, make_recipe, mixed, repeats
 from t5study.corpus.samples import SHOWN, Samples, merged
 from t5study.corpus.wikipedia import _plain
 from t5study.ground.errors import UserError
@@ -274,3 +275,49 @@ def test_languages_that_cannot_be(
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1
+
+
+# --- from the command line ------------------------------------------------------------------------------------------
+
+
+def test_lists_choose_pages_of_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """RealNews-like by sites, WebText-like by URLs: what is not listed is counted, the list's digest is on record."""
+    pytest.importorskip("tldextract", reason="tldextract is not installed")
+    monkeypatch.chdir(tmp_path)
+    write_shards(Path("in"), pages(60), 2)
+    listed, digest = sites(tmp_path)
+    Path("urls.txt").write_text("".join(f"http://example.org/{i}\n" for i in range(0, 60, 2)))
+    build = ["corpus", "build", "--profile", "2.2.0", "--input", "in/*.gz", "--recipe"]
+    assert main([*build, "webtext", "--urls", "urls.txt", "--out", "web"]) == 0, capsys.readouterr().err
+    counts, account = (json.loads(Path("web", name).read_text()) for name in ("corpus.json", "account.json"))
+    odd = sum(int(page.url.rpartition("/")[2]) % 2 for page in pages(60))
+    assert counts["URL that is not listed"] == odd > 20
+    assert 10 < counts["documents"] <= 60 - odd
+    assert account["recipe"]["addresses"] == hashlib.sha256(Path("urls.txt").read_bytes()).hexdigest()
+    assert main([*build, "realnews", "--sites", str(listed), "--out", "news"]) == 2
+    listed.write_text(json.dumps({"example.org": True}))
+    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
+    assert main([*build, "realnews", "--sites", str(listed), "--sites-digest", digest, "--out", "news"]) == 0
+    counts, account = (json.loads(Path("news", name).read_text()) for name in ("corpus.json", "account.json"))
+    assert counts["documents"] > 20
+    assert "site that is not listed" not in counts
+    assert account["recipe"]["sites"] == digest
+
+
+def test_a_vocabulary_of_four_languages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Section 3.1.1: 10 parts of English to 1 each of German, French and Romanian, by characters."""
+    monkeypatch.chdir(tmp_path)
+    for tongue in ("en", "de", "fr", "ro"):
+        rows = [json.dumps({"text": f"{TONGUES[tongue]} {i}"}) for i in range(200)]
+        Path(f"{tongue}.jsonl").write_text("\n".join(rows))
+    parts = [f"{part}={tongue}.jsonl" for part, tongue in zip(VOCABULARY_MIX, ("en", "de", "fr", "ro"), strict=True)]
+    given = {tongue: 0 for tongue in ("en", "de", "fr", "ro")}
+    for text in _in_parts(parts):
+        given[next(tongue for tongue in given if text.startswith(TONGUES[tongue]))] += len(text)
+    assert [given["en"] / given[tongue] for tongue in ("de", "fr", "ro")] == pytest.approx([10, 10, 10], rel=0.1)
+    assert main(["vocab", "train", "--parts", *parts, "--pieces", "200", "--out", "m.model"]) == 0
+    assert Path("m.model").is_file()
