@@ -25,7 +25,7 @@ def corpus_source(patterns: list[str] | None) -> Any:
 
 # --- build ----------------------------------------------------------------------------------------------------------
 
-_OF_RECIPES = ("input", "profile", "skip", "sites", "sites_digest", "urls")
+_OF_RECIPES = ("input", "profile", "skip", "sites", "sites_digest", "urls", "language", "detector", "sure")
 
 
 def build(args: argparse.Namespace) -> None:
@@ -33,7 +33,7 @@ def build(args: argparse.Namespace) -> None:
         _build_recipe(args)
         return
     for name in _OF_RECIPES:
-        if getattr(args, name):
+        if getattr(args, name) is not None:
             raise UserError(f"--{name.replace('_', '-')}: belongs to a recipe; give --recipe c4, or --text alone")
     from t5study.corpus.build import build_corpus
     from t5study.ground.store import whole_folder
@@ -61,6 +61,9 @@ def _build_recipe(args: argparse.Namespace) -> None:
         sites=args.sites,
         sites_digest=args.sites_digest,
         addresses=find_files(args.urls) if args.urls else (),
+        language=args.language,
+        detector=args.detector,
+        sure=args.sure,
     )
     engine = parse_engine(args.engine, args.workers)
     if args.estimate:

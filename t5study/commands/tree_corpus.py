@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from t5study.commands import flags
-from t5study.commands.flags import Parser, Whole, folder, place
+from t5study.commands.flags import Parser, Real, Whole, folder, place
 from t5study.commands.leaves import group, leaf
 
 
@@ -52,7 +52,9 @@ def add(commands: Any) -> None:
     )
     inspect.add_argument("folder", type=folder, help="folder that `corpus build` or `corpus tokens` wrote")
     inspect.add_argument("--samples", type=Whole(0, 5), default=1, help="pages to show of every reason")
-    inspect.add_argument("--plot", type=folder, help="draw what rules took, and lengths: an .svg or .png to write")
+    inspect.add_argument(
+        "--plot", type=folder, help="draw what rules took, lengths and languages: an .svg or .png to write"
+    )
     _vocab(group(commands, "vocab", "train or look at a SentencePiece vocabulary"))
 
 
@@ -104,6 +106,9 @@ def _lists(build: Parser) -> None:
         choices=["clean", "dedup", "language", "badwords", "urls", "length"],
         help="rules that the recipe own leaves out",
     )
+    build.add_argument("--language", help="recipe own: the pages of this language (de, fr, ro ...), not of English")
+    build.add_argument("--detector", choices=["langdetect", "cld2", "resiliparse"], help="recipe own: who says which")
+    build.add_argument("--sure", type=Real(0, 1e6), help="recipe own: how sure it must be, by the detector's measure")
     build.add_argument("--sites", type=folder, help="realnews: Grover's domain_to_allowed_subdomains.json")
     build.add_argument("--sites-digest", help="sha256 of a list of sites that is not Grover's")
     build.add_argument("--urls", nargs="+", type=place, metavar="PATTERN", help="webtext: files of URLs, one a line")

@@ -51,11 +51,15 @@ def _blocks(path: Path) -> Iterator[bytes]:
                 raise UserError(f"{told(path)}: found an archive inside the archive; unpack it once")
             total += len(block)
             if packing and total > most:
-                raise UserError(
-                    f"{told(path)}: unpacks to more than {_RATIO} times its {path.stat().st_size:,} bytes, which no "
-                    "text does; unpack it yourself if it is meant"
-                )
+                raise _bomb(path)
             yield block
+
+
+def _bomb(path: Path) -> UserError:
+    return UserError(
+        f"{told(path)}: unpacks to more than {_RATIO} times its {path.stat().st_size:,} bytes, which no text does (a "
+        "bomb?); unpack it yourself if it is meant"
+    )
 
 
 # --- plain text -------------------------------------------------------------------------------------------------
@@ -195,11 +199,15 @@ def _unfit(text: str) -> str:
 
 
 def read_table(path: Path, drops: Drops) -> Iterator[Page]:
+    """Strings stay as the file has them, each once and by number where it says so: a kilobyte of parquet may say one of
+    a megabyte a million times."""
+    total, most = 0, max(_RECORD, _RATIO * path.stat().st_size)
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(path) as file:
             _check_table(path, file)
             columns = [name for name in ("text", "url") if name in file.schema_arrow.names]
-            row = 0
+        row = 0
+        with pq.ParquetFile(path, page_checksum_verification=True, read_dictionary=columns) as file:
             for batch in file.iter_batches(batch_size=512, columns=columns):
                 urls = batch.column("url") if "url" in columns else None
                 for i, value in enumerate(batch.column("text")):
@@ -212,6 +220,8 @@ def read_table(path: Path, drops: Drops) -> Iterator[Page]:
                     if reason := "null" if text is None else _unfit(text):
                         drops.add(reason, f"row {row} of {told(path)}")
                     elif text is not None:
+                        if (total := total + len(text)) > most:
+                            raise _bomb(path)
                         url = urls[i].as_py() if urls is not None else None
                         yield Page(text, url if isinstance(url, str) else f"{path.name}:{row}")
     except (pa.ArrowException, UnicodeDecodeError, EOFError) as error:
@@ -226,7 +236,14 @@ def _check_table(path: Path, file: pq.ParquetFile) -> None:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         raise UserError(f"{told(path)}: column text: found {kind}; give strings")
-    at = file.schema.names.index("text") if "text" in file.schema.names else 0
+    most = max(_RECORD, _RATIO * path.stat().st_size)
     for i in range(file.num_row_groups):
-        if (size := file.metadata.row_group(i).column(at).total_uncompressed_size) > _ROW_GROUP:
-            raise UserError(f"{told(path)}: row group {i}: found {size:,} bytes of text; write smaller row groups")
+        group = file.metadata.row_group(i)
+        for column in map(group.column, range(group.num_columns)):
+            if column.path_in_schema in ("text", "url"):
+                if (size := column.total_uncompressed_size) > most:
+                    raise _bomb(path)
+                if size > _ROW_GROUP:
+                    raise UserError(
+                        f"{told(path)}: row group {i}: found {size:,} bytes of text; write smaller row groups"
+                    )

@@ -11,9 +11,11 @@ from typing import Any
 
 from isal import isal_zlib
 
-from t5study.corpus.archive import DAMAGED, RECORD, Record, converted, header_of
+from t5study.corpus.archive import DAMAGED, RATIO, RECORD, Record, converted, header_of
 from t5study.corpus.page import Drops, Page
 from t5study.ground.errors import UserError
+
+_PAGE = 1 << 20  # bytes that any page may unpack to
 
 
 def archive_pages(path: Path, records: Iterator[Record], drops: Drops) -> Iterator[Page]:
@@ -88,8 +90,9 @@ def _answer(body: bytes) -> tuple[int, str, bytes] | None:
     packing = fields.get("content-encoding", "").lower()
     if packing in ("gzip", "x-gzip", "deflate") and content[:2] == b"\x1f\x8b":
         try:
-            packed, content = content, isal_zlib.decompressobj(31).decompress(content, RECORD)
-            if packed and not content:
+            member, packed = isal_zlib.decompressobj(31), content
+            content = member.decompress(packed, min(RECORD, max(_PAGE, RATIO * len(packed))))
+            if not content or member.unconsumed_tail:  # the latter: there is more of it than a page has
                 return None
         except DAMAGED:
             return None

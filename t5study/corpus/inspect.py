@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def told(folder: Path, samples: int = 1) -> str:
         lines += [f"  {count:>12,}  {name[10:]} ({first.get(name[10:], '')})" for name, count in _falling(unread)]
     lines += ["", "documents by length in characters", *_bars(_by_length(account["lengths"]), counts["documents"])]
     lines += ["", "documents by language", *_bars(account["languages"], counts["documents"])]
+    if (languages := _by_language(counts, account["languages"])) != account["languages"]:
+        lines += ["", _BY_LANGUAGE, *_bars(languages, sum(languages.values()))]
     dropped = read_json(folder / "dropped.json")
     for reason in dropped if samples else ():
         lines += ["", f"left out, {reason}"]
@@ -74,6 +77,16 @@ def _bars(counts: dict[str, int], whole: int) -> list[str]:
     ]
 
 
+_BY_LANGUAGE = "pages by language, of those that were asked for it"
+
+
+def _by_language(counts: dict[str, int], kept: dict[str, int]) -> dict[str, int]:
+    """Documents, and pages that went for their language."""
+    shares = Counter(kept)
+    shares.update({name[10:]: count for name, count in counts.items() if name.startswith("language: ")})
+    return dict(shares)
+
+
 def _by_length(lengths: dict[str, int]) -> dict[str, int]:
     """{bits of the length: documents} -> {"128 to 255": documents}"""
     bits = sorted(int(one) for one in lengths)
@@ -81,7 +94,7 @@ def _by_length(lengths: dict[str, int]) -> dict[str, int]:
 
 
 def plot(folder: Path, path: Path) -> None:
-    """Draws what rules took, and lengths, as .svg or .png. UserError for another ending or a folder without one."""
+    """Draws what rules took, lengths and languages, as .svg or .png. UserError for another ending, or no account."""
     if path.suffix.lower() not in (".svg", ".png"):
         raise UserError(f"{path}: found {path.suffix or 'no ending'}; give a name that ends in .svg or .png")
     if not (folder / "account.json").is_file():
@@ -97,6 +110,7 @@ def plot(folder: Path, path: Path) -> None:
         ("pages that rules took", dict(_falling(pages_lost(counts)))),
         ("lines and sentences that rules took", dict(_falling(lines_lost(counts)))),
         ("documents by length in characters", _by_length(account["lengths"])),
+        (_BY_LANGUAGE, dict(_falling(_by_language(counts, account["languages"])))),
     ]
     parts = [(title, found) for title, found in parts if found]
     heights = [max(2, len(found)) for _, found in parts]

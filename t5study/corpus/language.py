@@ -125,6 +125,7 @@ def _without_mail(text: str) -> str:
 # --- other detectors ----------------------------------------------------------------------------------------------
 
 OTHERS = {"cld2": "pycld2", "resiliparse": "resiliparse"}  # name -> package
+DETECTORS = ("langdetect", *OTHERS)
 
 
 def detector(name: str) -> Callable[[str], tuple[str, float]]:
@@ -134,7 +135,7 @@ def detector(name: str) -> Callable[[str], tuple[str, float]]:
     if name == "langdetect":
         return identify
     if name not in OTHERS:
-        raise UserError(f"language detector: found {name!r}; give one of langdetect, {', '.join(OTHERS)}")
+        raise UserError(f"language detector: found {name!r}; give one of {', '.join(DETECTORS)}")
     try:
         module = import_module("pycld2" if name == "cld2" else "resiliparse.parse.lang")
     except ImportError:
@@ -147,3 +148,14 @@ def detector(name: str) -> Callable[[str], tuple[str, float]]:
         return (found[0][1], found[0][2] / 100) if reliable else (UNKNOWN, 0.0)
 
     return cld2
+
+
+def surely(name: str, measure: float, asked: float) -> bool:
+    """Whether what a detector measured is as sure as is asked: at least that, or for a distance at most."""
+    return measure <= asked if name == "resiliparse" else measure >= asked
+
+
+def check_language(name: str, language: str) -> None:
+    """UserError where langdetect does not know a language. The others do not tell what they know."""
+    if name == "langdetect" and language not in tables().languages:
+        raise UserError(f"--language: found {language[:40]!r}; give one of {', '.join(tables().languages)}")

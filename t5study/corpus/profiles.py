@@ -40,7 +40,8 @@ class Profile:
     same_url: Literal["last", "largest text md5", "newest"] = "newest"  # which of the pages of one URL is taken
 
     language: str | None = "en"  # None: any
-    probability: float = 0.99
+    probability: float = 0.99  # or what another detector measures by
+    detector: str = "langdetect"  # the others are for texts of one's own (language.py)
     punkt: Literal["3.5", "3.9"] = "3.5"  # how NLTK of its day finds candidates for the end of a sentence
     validation: bool = True  # one URL in a thousand is held out
 

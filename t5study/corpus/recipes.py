@@ -103,8 +103,14 @@ def make_recipe(
     sites: Path | None = None,
     sites_digest: str | None = None,
     addresses: Sequence[Path] = (),
+    language: str | None = None,
+    detector: str | None = None,
+    sure: float | None = None,
 ) -> Recipe:
-    """The recipe of a name. UserError for an unknown one, and for a list that is missing or not what it should be."""
+    """The recipe of a name. UserError for an unknown one, and for a list that is missing or not what it should be.
+
+    language, detector, sure: of the recipe own, in place of English, langdetect and 0.99.
+    """
     if name not in NAMES:
         raise UserError(f"recipe: found {name!r}; give one of {', '.join(NAMES)}")
     if skip and name != "own":
@@ -118,9 +124,13 @@ def make_recipe(
     if bool(addresses) != (name == "webtext"):
         need = "needs --urls, OpenWebText's files of URLs" if name == "webtext" else "takes no --urls"
         raise UserError(f"recipe {name}: {need}")
-    rules = find_profile(profile)
+    rules = _in_language(find_profile(profile), name, skip, language, detector, sure)
     if "language" in skip or name == "wikipedia":
         rules = replace(rules, language=None)
+    if rules.language is not None:  # told now, not when all pages have been read
+        from t5study.corpus.language import check_language
+
+        check_language(rules.detector, rules.language)
     if "badwords" in skip or name in ("unfiltered", "wikipedia"):
         rules = replace(rules, bad_words=None)
     if name == "wikipedia":
@@ -136,6 +146,30 @@ def make_recipe(
         sites=None if sites is None else _sites(sites, sites_digest),
         addresses=_listed(addresses) if addresses else None,
     )
+
+
+def _in_language(
+    rules: Profile, name: str, skip: Sequence[str], language: str | None, detector: str | None, sure: float | None
+) -> Profile:
+    """A profile with the language that a user asks for, by the detector that a user names."""
+    asked = {"--language": language, "--detector": detector, "--sure": sure}
+    given = [flag for flag, value in asked.items() if value is not None]
+    if not given:
+        return rules
+    if name != "own" or "language" in skip:
+        why = "with --skip language" if name == "own" else f"with the recipe {name}; it is the recipe own's alone"
+        raise UserError(f"{given[0]}: found it {why}")
+    from t5study.corpus import language as languages
+
+    detector = detector or rules.detector
+    if detector != rules.detector and sure is None:
+        raise UserError(
+            f"--sure: missing; {detector} measures in its own way, so C4's {rules.probability} means nothing to it "
+            "(cld2: a share of the text, 0 to 1; resiliparse: a distance, 0 to 1200, smaller is surer)"
+        )
+    languages.detector(detector)  # whether it is there
+    sure = rules.probability if sure is None else sure
+    return replace(rules, language=language or rules.language, detector=detector, probability=sure)
 
 
 NAMES = ("c4", "unfiltered", "realnews", "webtext", "wikipedia", "own")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from t5study.corpus.badwords import WordList, drawn_to_go, english
-from t5study.corpus.language import identify
+from t5study.corpus.language import detector, surely
 from t5study.corpus.page import Drop, Page, dropped
 from t5study.corpus.profiles import Profile
 from t5study.corpus.rules_url import normalise_url
@@ -234,9 +234,10 @@ def finish(
     counts = Counter() if counts is None else counts
     language = page.language
     if profile.language is not None:
-        language, probability = identify(page.text)
-        if language != profile.language or probability < profile.probability:
-            return dropped(f"language: {language if probability >= profile.probability else 'unsure'}", counts)
+        language, measure = detector(profile.detector)(page.text)
+        sure = surely(profile.detector, measure, profile.probability)
+        if language != profile.language or not sure:
+            return dropped(f"language: {language if sure else 'unsure'}", counts)
     if profile.bad_words == "text":
         words = words or english()
         if language.split("-")[0] == words.language and has_bad_word(page.text.lower(), profile, words):

@@ -110,8 +110,9 @@ def test_other_detectors_are_there_by_name_only(monkeypatch: pytest.MonkeyPatch)
     assert detector("langdetect") is identify
     with pytest.raises(UserError, match="found 'fasttext'; give one of langdetect, cld2, resiliparse"):
         detector("fasttext")
+    monkeypatch.setitem(sys.modules, "pycld2", None)
+    monkeypatch.setitem(sys.modules, "resiliparse.parse.lang", None)
     for name, package in language.OTHERS.items():
-        monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(UserError, match=f"{name} is not installed; pip install {package}"):
             detector(name)
     cld2 = ModuleType("pycld2")

@@ -131,12 +131,26 @@ def test_processes_change_no_byte(built: dict[str, Path], tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_ray_changes_no_byte(built: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("shards", [1, 2, 7])
+@pytest.mark.parametrize("profile", ["paper", "3.1.0"])
+def test_processes_and_shards_change_no_byte(built: dict[str, Path], profile: str, shards: int, tmp_path: Path):
+    """Every shard's pages are drawn in another order, by the seed."""
+    pattern = write_shards(tmp_path / "in", MADE, shards, seed=20 + shards)
+    build_recipe(recipe(profile), [pattern], tmp_path / "out", Local(2))
+    assert bytes_of(tmp_path / "out") == bytes_of(built[profile])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [1, 2, 7])
+@pytest.mark.parametrize("profile", ["paper", "3.1.0"])
+def test_ray_changes_no_byte(
+    built: dict[str, Path], profile: str, shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     pytest.importorskip("ray", reason="ray is not installed")
     monkeypatch.setenv("RAY_worker_niceness", "0")  # it would wait for everybody else on this machine
-    pattern = write_shards(tmp_path / "in", MADE, 3, seed=6)
-    build_recipe(recipe("paper"), [pattern], tmp_path / "out", OnRay(2))
-    assert bytes_of(tmp_path / "out") == bytes_of(built["paper"])
+    pattern = write_shards(tmp_path / "in", MADE, shards, seed=30 + shards)
+    build_recipe(recipe(profile), [pattern], tmp_path / "out", OnRay(2))
+    assert bytes_of(tmp_path / "out") == bytes_of(built[profile])
 
 
 def test_small_pieces_and_ranges_change_no_byte(

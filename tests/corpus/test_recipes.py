@@ -5,18 +5,22 @@ from __future__ import annotations
 import bz2
 import hashlib
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from shared_data import SHARED
+from web_pages import TONGUES
 from wet_pages import pages, write_shards
 
+from t5study.__main__ import main
+from t5study.commands.text import _in_parts
 from t5study.corpus.build import read_documents
 from t5study.corpus.page import Drops, Page
 from t5study.corpus.read import read_file
 from t5study.corpus.recipe_build import build_recipe
-from t5study.corpus.recipes import TRUNCATED, by_lists, make_recipe, mixed, repeats
+from t5study.corpus.recipes import TRUNCATED, VOCABULARY_MIX, by_lists, make_recipe, mixed, repeats
 from t5study.corpus.samples import SHOWN, Samples, merged
 from t5study.corpus.wikipedia import _plain
 from t5study.ground.errors import UserError
@@ -213,3 +217,107 @@ def test_a_real_part_of_a_dump():
     found = list(read_file(SHARED / "text" / "enwiki_2016_pages.xml.bz2", drops))
     assert (len(found), drops.counts) == (106, {"redirect": 99, "of another namespace": 1})
     assert not any(mark in page.text for page in found for mark in ("{{", "<ref", "'''"))
+
+
+# --- languages ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "detecting",
+    ["", "--detector resiliparse --sure 1000", "--detector langdetect --sure 0.9"],
+    ids=["C4", "other", "same"],
+)
+def test_own_text_of_another_language(
+    detecting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """What the multilingual vocabulary needs: German, French, Romanian pages out of the same files."""
+    if "resiliparse" in detecting:
+        pytest.importorskip("resiliparse", reason="resiliparse is not installed")
+    monkeypatch.chdir(tmp_path)
+    texts = {tongue: [TONGUES[tongue] + f" {i} {tongue}." for i in range(5)] for tongue in ("en", "de", "fr", "ro")}
+    rows = [json.dumps({"text": text}) for some in texts.values() for text in some]
+    Path("a.jsonl").write_text("\n".join(rows) + "\n")
+    command = "corpus build --recipe own --profile 3.1.0 --skip clean dedup --input a.jsonl --out"
+    assert main([*command.split(), "out", "--language", "de", *detecting.split()]) == 0, capsys.readouterr().err
+    account = json.loads(Path("out/account.json").read_text())
+    assert account["languages"] == {"de": 5}
+    assert account["recipe"]["profile"]["language"] == "de"
+    assert account["recipe"]["profile"]["detector"] == ("resiliparse" if "resi" in detecting else "langdetect")
+    assert sorted(read_documents(Path("out"))) == sorted(texts["de"])
+    capsys.readouterr()
+    assert main(["corpus", "inspect", "out", "--plot", "out.svg"]) == 0
+    shares = capsys.readouterr().out.partition("of those that were asked for it\n")[2].splitlines()[:4]
+    assert sorted((one.split()[0], one.split()[1]) for one in shares) == [
+        (one, "5") for one in ("de", "en", "fr", "ro")
+    ]
+    assert Path("out.svg").read_text().count("<!-- pages by language") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--recipe c4 --language de", "--language: found it with the recipe c4; it is the recipe own's alone"),
+        ("--recipe own --skip language --sure 0.5", "--sure: found it with --skip language"),
+        ("--recipe own --detector resiliparse", "--sure: missing; resiliparse measures in its own way"),
+        ("--recipe own --language deutsch", "--language: found 'deutsch'; give one of af, ar"),
+        ("--recipe own --detector cld2 --sure 0.9", "cld2 is not installed; pip install pycld2"),
+        ("--recipe own --sure nan", "--sure"),
+        ("--language de", "--language: belongs to a recipe"),
+    ],
+)
+def test_languages_that_cannot_be(
+    words: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setitem(sys.modules, "pycld2", None)
+    (tmp_path / "a.txt").write_text("Some text.")
+    end = ["--input", str(tmp_path / "a.txt")] if "recipe" in words else []
+    assert main(["corpus", "build", *words.split(), *end, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+
+
+# --- from the command line ------------------------------------------------------------------------------------------
+
+
+def test_lists_choose_pages_of_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """RealNews-like by sites, WebText-like by URLs: what is not listed is counted, the list's digest is on record."""
+    pytest.importorskip("tldextract", reason="tldextract is not installed")
+    monkeypatch.chdir(tmp_path)
+    write_shards(Path("in"), pages(60), 2)
+    listed, digest = sites(tmp_path)
+    Path("urls.txt").write_text("".join(f"http://example.org/{i}\n" for i in range(0, 60, 2)))
+    build = ["corpus", "build", "--profile", "2.2.0", "--input", "in/*.gz", "--recipe"]
+    assert main([*build, "webtext", "--urls", "urls.txt", "--out", "web"]) == 0, capsys.readouterr().err
+    counts, account = (json.loads(Path("web", name).read_text()) for name in ("corpus.json", "account.json"))
+    odd = sum(int(page.url.rpartition("/")[2]) % 2 for page in pages(60))
+    assert counts["URL that is not listed"] == odd > 20
+    assert 10 < counts["documents"] <= 60 - odd
+    assert account["recipe"]["addresses"] == hashlib.sha256(Path("urls.txt").read_bytes()).hexdigest()
+    assert main([*build, "realnews", "--sites", str(listed), "--out", "news"]) == 2
+    listed.write_text(json.dumps({"example.org": True}))
+    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
+    assert main([*build, "realnews", "--sites", str(listed), "--sites-digest", digest, "--out", "news"]) == 0
+    counts, account = (json.loads(Path("news", name).read_text()) for name in ("corpus.json", "account.json"))
+    assert counts["documents"] > 20
+    assert "site that is not listed" not in counts
+    assert account["recipe"]["sites"] == digest
+
+
+def test_a_vocabulary_of_four_languages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Section 3.1.1: 10 parts of English to 1 each of German, French and Romanian, by characters."""
+    monkeypatch.chdir(tmp_path)
+    for tongue in ("en", "de", "fr", "ro"):
+        rows = [json.dumps({"text": f"{TONGUES[tongue]} {i}"}) for i in range(200)]
+        Path(f"{tongue}.jsonl").write_text("\n".join(rows))
+    parts = [f"{part}={tongue}.jsonl" for part, tongue in zip(VOCABULARY_MIX, ("en", "de", "fr", "ro"), strict=True)]
+    given = {tongue: 0 for tongue in ("en", "de", "fr", "ro")}
+    for text in _in_parts(parts):
+        given[next(tongue for tongue in given if text.startswith(TONGUES[tongue]))] += len(text)
+    assert [given["en"] / given[tongue] for tongue in ("de", "fr", "ro")] == pytest.approx([10, 10, 10], rel=0.1)
+    assert main(["vocab", "train", "--parts", *parts, "--pieces", "200", "--out", "m.model"]) == 0
+    assert Path("m.model").is_file()
