@@ -10,7 +10,7 @@ from t5study.ground.errors import UserError
 def verify(args: argparse.Namespace) -> None:
     """Every checkpoint of a run, a line each; UserError if one is damaged."""
     from t5study.train import checkpoint
-    from t5study.train.folder import run_of, step_folder, steps
+    from t5study.train.folder import not_readable, run_of, step_folder, steps
 
     folder = args.folder
     run = run_of(folder)
@@ -25,7 +25,7 @@ def verify(args: argparse.Namespace) -> None:
                 damaged.append(step)
             continue
         except PermissionError as error:
-            raise UserError(f"{error.filename}: may not be read; give this user the right to read it") from None
+            raise not_readable(error) from None
         if found.run != run.get("fingerprint"):
             raise UserError(f"{path}: belongs to another run than run.json says; delete it or restore a copy")
         cut = f" in {found.parts} parts" if found.parts > 1 else ""
