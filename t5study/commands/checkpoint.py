@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 
 from t5study.ground.errors import UserError
 
@@ -56,4 +57,10 @@ def watch(args: argparse.Namespace) -> None:
         return
     from t5study.train.watch import watch
 
-    watch(args.folder, once=args.once)
+    if args.tensorboard:
+        from t5study.train.board import Board
+
+        with closing(Board(args.folder)) as board:
+            watch(args.folder, once=args.once, also=board.update)
+    else:
+        watch(args.folder, once=args.once)
