@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 
 from t5study.ground.errors import UserError
 
@@ -10,7 +11,7 @@ from t5study.ground.errors import UserError
 def verify(args: argparse.Namespace) -> None:
     """Every checkpoint of a run, a line each; UserError if one is damaged."""
     from t5study.train import checkpoint
-    from t5study.train.folder import run_of, step_folder, steps
+    from t5study.train.folder import not_readable, run_of, step_folder, steps
 
     folder = args.folder
     run = run_of(folder)
@@ -25,7 +26,7 @@ def verify(args: argparse.Namespace) -> None:
                 damaged.append(step)
             continue
         except PermissionError as error:
-            raise UserError(f"{error.filename}: may not be read; give this user the right to read it") from None
+            raise not_readable(error) from None
         if found.run != run.get("fingerprint"):
             raise UserError(f"{path}: belongs to another run than run.json says; delete it or restore a copy")
         cut = f" in {found.parts} parts" if found.parts > 1 else ""
@@ -56,4 +57,10 @@ def watch(args: argparse.Namespace) -> None:
         return
     from t5study.train.watch import watch
 
-    watch(args.folder, once=args.once)
+    if args.tensorboard:
+        from t5study.train.board import Board
+
+        with closing(Board(args.folder)) as board:
+            watch(args.folder, once=args.once, also=board.update)
+    else:
+        watch(args.folder, once=args.once)

@@ -16,12 +16,16 @@ def add(commands: Any, train: Any) -> None:
         train,
         "watch",
         "checkpoint.watch",
-        "Show how a run is getting on, live, until it is done. Reads the run's folder and changes nothing in it.",
-        "my-run\n  t5study train watch my-run --page",
+        "Show how a run is getting on, live, until it is done. Reads the run's folder and changes nothing that the run "
+        "has in it.",
+        "my-run\n  t5study train watch my-run --page\n  t5study train watch my-run --tensorboard",
     )
     watch.add_argument("folder", type=folder, help="--out of a `train` command")
     watch.add_argument("--once", action="store_true", help="say it once and leave")
     watch.add_argument("--page", action="store_true", help="write its loss and speed as page.html, and leave")
+    watch.add_argument(
+        "--tensorboard", action="store_true", help="keep my-run/tensorboard up to date meanwhile; with --once: write it"
+    )
     _memory(train)
     checkpoint = group(commands, "checkpoint", "the checkpoints of a run")
     verify = leaf(

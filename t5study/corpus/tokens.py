@@ -237,6 +237,8 @@ class TokenStore:
         for name in _FILES:
             if name not in listed:
                 raise UserError(f"{folder / 'manifest.json'}: field files: {name} is missing; {_again(folder)}")
+        for name in sorted(set(listed) - set(_FILES)):
+            raise UserError(f"{folder / 'manifest.json'}: field files: {name} is no part of tokens; {_again(folder)}")
         facts = _facts(folder)
         size = facts["size"]
         tokens = _mapped(folder, "tokens.npy", np.dtype("<u2" if size <= 1 << 16 else "<u4"))

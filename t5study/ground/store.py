@@ -139,13 +139,13 @@ def write_json(path: Path, obj: Any) -> None:
     write_text(path, json.dumps(obj, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Reads JSON. UserError, naming the file, if it is missing or damaged."""
+def read_json(path: Path, **how: Any) -> Any:
+    """Reads JSON. how: of json.loads. UserError, naming the file, if it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), **how)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:  # of bytes, of JSON, of a hook
         raise UserError(f"{path}: found damaged JSON ({error}); delete it, or restore it from a copy") from None
 
 
@@ -250,7 +250,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder that was written whole. UserError if there is none."""
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder}: has no {MANIFEST}, so it was not written whole; delete it and run again")
-    return read_json(folder / MANIFEST)
+    return read_json(folder / MANIFEST, object_pairs_hook=_each_once)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a manifest, which names nothing twice: JSON alone would keep the last and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"twice: {sorted(name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1)[0]}")
+    return found
 
 
 def verify(folder: Path) -> dict[str, Any]:

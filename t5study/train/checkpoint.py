@@ -35,7 +35,7 @@ from torch import Tensor
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import MANIFEST, read_json, whole_folder, write_manifest
-from t5study.train.folder import CHECKPOINTS, step_folder, steps
+from t5study.train.folder import CHECKPOINTS, not_readable, step_folder, steps
 from t5study.train.parts import GROUPS, cut, join, names, parts_of
 from t5study.train.room import require_room, told_if_full
 
@@ -204,7 +204,7 @@ def load_latest(
             print(f"t5study: warning: {damage}; passed over", file=sys.stderr)
             continue
         except PermissionError as error:
-            raise UserError(f"{error.filename}: may not be read; give this user the right to read it") from None
+            raise not_readable(error) from None
         if checkpoint.run != run:
             raise UserError(
                 f"{step_folder(folder, step)}: belongs to another run; choose another folder or delete this one"

@@ -35,16 +35,30 @@ def step_folder(folder: Path, step: int) -> Path:
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps that have a checkpoint, good or not, the newest first."""
-    names = [path.name for path in (folder / CHECKPOINTS).glob("step-*")]
+    """Steps that have a checkpoint, good or not, the newest first. UserError if the folder may not be looked into: that
+    there are none is what a run begins anew for."""
+    try:
+        names = os.listdir(folder / CHECKPOINTS)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise not_readable(error) from None
     return sorted((int(m[1]) for name in names if (m := re.fullmatch(r"step-(\d{6,15})", name))), reverse=True)
+
+
+def not_readable(error: PermissionError) -> UserError:
+    """What is told of a file or folder that belongs to somebody else."""
+    return UserError(f"{error.filename}: may not be read; give this user the right to read it")
 
 
 def run_of(folder: Path) -> dict[str, Any]:
     """What run.json says. UserError if the folder is no run's."""
-    if not (folder / RUN).is_file():
-        raise UserError(f"{folder}: has no run.json, so no run began here; give the --out of a `train` command")
-    found = read_json(folder / RUN)
+    try:
+        if not (folder / RUN).is_file():
+            raise UserError(f"{folder}: has no run.json, so no run began here; give the --out of a `train` command")
+        found = read_json(folder / RUN)
+    except PermissionError as error:
+        raise not_readable(error) from None
     return found if isinstance(found, dict) else {}
 
 
@@ -88,7 +102,10 @@ def claim(folder: Path, run: Any) -> None:
     """Makes a folder this run's, or sees that it is. UserError if it is another run's, naming what differs."""
     path = folder / RUN
     if path.exists():
-        found = read_json(path)
+        try:
+            found = read_json(path)
+        except PermissionError as error:
+            raise not_readable(error) from None
         if not isinstance(found, dict) or found.get("fingerprint") != fingerprint(run):
             value = found.get("run") if isinstance(found, dict) else None
             raise UserError(

@@ -134,13 +134,16 @@ def watch(
     every: float = 10.0,
     out: TextIO | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    also: Callable[[Follower], None] = lambda follower: None,
 ) -> None:
-    """Shows a run until it is done, or only once. UserError if the folder is no run's."""
+    """Shows a run until it is done, or only once. also: told at every look (board.py). UserError if the folder is no
+    run's."""
     out = sys.stdout if out is None else out
     follower = Follower(folder)
     if once or out is None or not out.isatty():
         while True:
             state = follower.state()
+            also(follower)
             print(f"{state.name}: {' · '.join(state.parts)}", file=out, flush=True)
             if once or state.done:
                 return
@@ -152,6 +155,7 @@ def watch(
     with Live(console=console, auto_refresh=False) as live:
         while True:
             state = follower.state()
+            also(follower)
             live.update(_view(state, console.width), refresh=True)
             if state.done:
                 return

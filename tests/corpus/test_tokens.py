@@ -227,6 +227,11 @@ def test_manifests_and_facts_that_do_not_fit(folder: Path):
     del manifest["files"]["offsets.npy"]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert "field files: offsets.npy is missing" in refusal(folder)
+    (folder / "tokens-2.npy").write_bytes((folder / "tokens.npy").read_bytes())
+    write_manifest(folder)
+    assert "field files: tokens-2.npy is no part of tokens" in refusal(folder)
+    (folder / "tokens-2.npy").unlink()
+    assert "tokens-2.npy: missing though the manifest lists it" in refusal(folder)
     facts = json.loads((folder / "tokens.json").read_text())
     for wrong in ({**facts, "format": 2}, {}, [], "text", {"format": 1}, {**facts, "size": "many"}):
         (folder / "tokens.json").write_text(json.dumps(wrong))
@@ -234,6 +239,17 @@ def test_manifests_and_facts_that_do_not_fit(folder: Path):
         assert "tokens.json" in refusal(folder)
     (folder / "manifest.json").unlink()
     assert "manifest.json" in refusal(folder)
+
+
+def test_a_file_that_is_listed_twice_is_refused_and_one_that_is_not_listed_is_not_read(folder: Path):
+    expected = TokenStore.open(folder).tokens.tolist()
+    (folder / "tokens-2.npy").write_bytes(b"whatever")
+    assert TokenStore.open(folder).tokens.tolist() == expected
+    text = (folder / "manifest.json").read_text()
+    entry = json.dumps(json.loads(text)["files"]["tokens.npy"])
+    (folder / "manifest.json").write_text(text.replace('"files": {', f'"files": {{"tokens.npy": {entry},', 1))
+    for verify in (True, False):
+        assert "manifest.json: found damaged JSON (twice: tokens.npy)" in refusal(folder, verify)
 
 
 def test_processes_change_no_byte(folder: Path, vocab: Vocab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -9,6 +9,9 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from t5study.__main__ import main
 from t5study.ground.errors import UserError
 from t5study.ground.store import write_manifest
 from t5study.train import checkpoint
 from t5study.train.checkpoint import Checkpoint, Prefix, load_latest, save
+from t5study.train.folder import claim
 
 WEIGHTS = {"a": torch.arange(12.0).view(3, 4), "b.c": torch.ones(5)}
 OPTIMIZER = {"step": torch.tensor(3), "a/square": torch.full((3, 4), 0.5)}
@@ -260,6 +265,107 @@ def test_a_newer_format_and_another_run_are_errors_not_damage(two: Path):
     seal(newest(two))
     with pytest.raises(UserError, match="install a newer"):
         latest(two)
+
+
+# --- files that change while they are read, or may not be read ------------------------------------------------------
+
+OTHER = {
+    "shorter": lambda content: content[:-8],
+    "longer": lambda content: content + b"more",
+    "other bytes": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "gone": None,
+}
+
+
+@pytest.mark.parametrize("change", OTHER)
+@pytest.mark.parametrize("moment", ["before it is measured", "before it is read", "before it is used"])
+def test_a_file_that_changes_while_it_is_loaded(
+    two: Path, moment: str, change: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """In place, between two calls of a load. What is used are the very bytes that were compared with their digest:
+    either they are good, whatever became of the file, or the checkpoint is damaged and the one before is taken."""
+    path = newest(two) / "model.safetensors"
+    inode, where, name = (
+        path.stat().st_ino,
+        *{
+            "before it is measured": (os, "fstat"),
+            "before it is read": (checkpoint, "open"),
+            "before it is used": (checkpoint.xxhash, "xxh3_128_hexdigest"),
+        }[moment],
+    )
+    original, done = getattr(where, name, open), []
+
+    def changing(*args: Any, **how: Any) -> Any:
+        handle = args[0]
+        ours = len(handle) > 64 and b"b.c" in handle if isinstance(handle, bytes) else os.stat(handle).st_ino == inode
+        found = original(*args, **how) if isinstance(handle, bytes) else None  # of bytes: the digest is taken before
+        if ours and not done:
+            done.append(True)
+            if (other := OTHER[change]) is None:
+                path.unlink()
+            else:
+                with open(path, "r+b") as file:
+                    content = other(file.read())
+                    file.seek(0)
+                    file.write(content)
+                    file.truncate()
+        return found if isinstance(handle, bytes) else original(*args, **how)
+
+    monkeypatch.setattr(where, name, changing, raising=False)
+    found = latest(two)
+    assert done
+    assert found is not None
+    good = moment == "before it is used" or change == "gone"  # who has opened a file has it
+    assert found.step == (20 if good else 10)
+    assert torch.equal(found.weights["a"], WEIGHTS["a"] * found.step)
+    assert ("model.safetensors: " in capsys.readouterr().err) == (not good)
+
+
+@contextmanager
+def somebody_else() -> Iterator[None]:
+    """Root, who may read everything, becomes nobody; others are it already, where the rights are gone."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoints",
+        "checkpoints/step-000020",
+        *(f"checkpoints/step-000020/{name}" for name in (*checkpoint.FILES, "manifest.json")),
+        "journal.jsonl",
+        "run.json",
+    ],
+)
+def test_what_belongs_to_somebody_else_is_named_in_one_line(name: str, capsys: pytest.CaptureFixture[str]):
+    """It is not damage, and it is not a folder without checkpoints, in which a run would begin anew."""
+    with tempfile.TemporaryDirectory() as root:  # pytest's own are closed to others
+        folder = Path(root) / "run"
+        folder.mkdir()
+        for step in (10, 20):
+            save(folder, made(folder, step))
+        (folder / "run.json").write_text('{"fingerprint": "run"}')
+        for path in (folder.parent, folder, *folder.rglob("*")):
+            path.chmod(0o755)  # safetensors' own are their owner's alone
+        (folder / name).chmod(0)
+        try:
+            with somebody_else():
+                assert main(["checkpoint", "verify", str(folder)]) == 2
+                with pytest.raises(UserError, match=f"{name}.*: may not be read; give this user the right") as error:
+                    latest(folder) if name != "run.json" else claim(folder, "run")
+        finally:
+            (folder / name).chmod(0o755)
+    assert "\n" not in str(error.value)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name}" in line
+    assert "may not be read" in line
 
 
 # --- full disks ---------------------------------------------------------------------------------------------------

@@ -7,15 +7,18 @@ import json
 import os
 import shutil
 import socket
+import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_run import RUN, Watched, evaluate, go, make, outcome
 
-from t5study.__main__ import main
+from t5study.__main__ import main, parse
 from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine
+from t5study.train.board import Board
 from t5study.train.loop import train
 from t5study.train.page import write_page
 from t5study.train.speeds import Clock, read_speed_rows, read_speeds, speed
@@ -208,6 +211,59 @@ def test_the_page_has_its_plots_and_the_steps_left_out(run: Path):
     assert "src=" not in page
 
 
+# --- TensorBoard --------------------------------------------------------------------------------------------------
+
+
+def shown(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Tag -> (step, value), as TensorBoard itself reads it."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = accumulator.EventAccumulator(str(folder / "tensorboard"), {"scalars": 0, "tensors": 0})
+    found.Reload()
+    assert "run/text_summary" in found.Tags()["tensors"]
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_tensorboard_shows_what_the_journals_say(run: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("tensorboard")
+    before = outcome(run)
+    assert main(["train", "watch", str(run), "--once", "--tensorboard"]) == 0
+    assert capsys.readouterr().out.endswith("done\n")
+    rows = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    found = shown(run)
+    for name in ("loss", "grad_norm", "rate", "tokens"):
+        assert found[f"learning/{name}"] == [(row["step"], pytest.approx(row[name], rel=1e-6)) for row in rows]
+    (row,) = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    assert found["evaluation/sum"] == [(12, pytest.approx(row["sum"], rel=1e-6))]
+    assert found["speed/tokens_per_second"][-1][0] == 12
+    assert {name: content for name, content in outcome(run).items() if "tensorboard" not in name} == before
+
+
+def test_tensorboard_follows_and_begins_anew_where_the_run_goes_another_way(run: Path):
+    pytest.importorskip("tensorboard")
+    journal(run, {"step": 1, "loss": 9.0}, {"step": 2, "loss": 8.0})
+    follower = Follower(run)
+    with closing(Board(run)) as board:
+        board.update(follower)
+        (files,) = (run / "tensorboard").iterdir()
+        with open(run / "journal.jsonl", "a") as file:
+            file.write('{"step": 3, "loss": 7.0}\n{"step": 4, "lo')
+        board.update(follower)
+        assert list((run / "tensorboard").iterdir()) == [files]
+        assert shown(run)["learning/loss"] == [(1, 9.0), (2, 8.0), (3, 7.0)]
+        journal(run, {"step": 1, "loss": 9.0}, {"step": 2, "loss": 5.0})
+        board.update(follower)
+        assert shown(run)["learning/loss"] == [(1, 9.0), (2, 5.0)]
+
+
+def test_without_tensorboard_it_says_what_to_install(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
+    assert main(["train", "watch", str(run), "--once", "--tensorboard"]) == 2
+    assert "pip install 't5study[tensorboard]'" in capsys.readouterr().err
+    assert not (run / "tensorboard").exists()
+
+
 # --- checkpoint verify --------------------------------------------------------------------------------------------
 
 
@@ -248,3 +304,11 @@ def test_profiled_steps_leave_a_trace_and_change_nothing(done: Path, tmp_path: P
     assert "aten::" in (tmp_path / "profile-3-4.txt").read_text()
     journals = [(folder / "journal.jsonl").read_bytes() for folder in (done, tmp_path)]
     assert journals[0] == journals[1]
+
+
+def test_steps_to_profile_are_asked_for_as_first_and_last(capsys: pytest.CaptureFixture[str]):
+    words = ["train", "pretrain", "--tokens", "t", "--vocab", "bytes", "--out", "o", "--profile"]
+    assert parse([*words, "20:25"]).profile == (20, 25)
+    for wrong in ("25:20", "0:3", "20", "a:b", "1:2:3"):
+        assert main([*words, wrong]) == 2
+        assert "--profile: found" in capsys.readouterr().err
