@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from t5study.commands.flags import Parser, Real, Whole
+from t5study.commands.flags import Parser, Real, Whole, WholeOrAuto
 from t5study.commands.tree import build_parser
 from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 
@@ -118,7 +118,7 @@ def _checked(path: Path, name: str, value: Any, action: argparse.Action) -> Any:
     number = isinstance(action.type, Whole | Real)
     if isinstance(value, bool | list | dict):
         wrong(f"{str(value)[:40]}; give a single {'number' if number else 'text'}")
-    if number and isinstance(value, str):
+    if number and isinstance(value, str) and not (value == "auto" and isinstance(action.type, WholeOrAuto)):
         wrong(f"the text {value[:40]!r}; give a number, without quotes")
     if not number and not isinstance(value, str):
         wrong(f"{str(value)[:40]}; give a text, in quotes")

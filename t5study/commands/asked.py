@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def machine_of(args: argparse.Namespace) -> Machine:
     """The machine asked for, set up. UserError if it is not this one."""
-    from t5study.ground.machine import here, rank_here, use
+    from t5study.ground.machine import AUTO, here, rank_here, use
 
     rows, micro = getattr(args, "rows", None), getattr(args, "micro_batch", None)
     world = rank_here()[1] if hasattr(args, "save_every") else 1  # what else is started by torchrun is not shared out
@@ -30,6 +30,8 @@ def machine_of(args: argparse.Namespace) -> Machine:
             f"command line: found --rows {rows} with --micro-batch {micro}{ranks}; give a micro-batch that divides the "
             f"rows{' of a rank' if ranks else ''}"
         )
+    if getattr(args, "memory", None) and micro != AUTO:
+        raise UserError("command line: found --memory without --micro-batch auto, which it is for; give both")
     shard = getattr(args, "shard", None)
     machine = here(
         device=args.device,
@@ -40,6 +42,7 @@ def machine_of(args: argparse.Namespace) -> Machine:
         recompute=getattr(args, "recompute", None),
         streamed=getattr(args, "update_in_backward", None),
         peak_tflops=getattr(args, "peak_tflops", None),
+        memory=getattr(args, "memory", None),
     )
     use(machine)
     return machine

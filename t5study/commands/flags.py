@@ -36,6 +36,19 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class WholeOrAuto(Whole):
+    """The same, or the word that leaves it to the program: -1 then."""
+
+    def __call__(self, text: str) -> int:
+        if text == "auto":
+            return -1
+        try:
+            return super().__call__(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}, or auto") from None
+
+
+@dataclass(frozen=True)
 class Real:
     """A finite number from low to high; above low if it is `open`."""
 
@@ -264,7 +277,12 @@ def training(parser: Parser, *, steps: int, rate: str, source_length: int | None
     parser.add_argument(
         "--profile", type=span, metavar="FIRST:LAST", help="steps to profile, into OUT/profile-*: 20:25"
     )
-    machine(parser)
+    machine(parser, fits=True)
+    parser.add_argument(
+        "--memory",
+        type=size,
+        help="that --micro-batch auto may fill, as 20GB: of the process, or of a GPU (default: all that is free)",
+    )
     parser.add_argument(
         "--peak-tflops",
         type=Real(0, 1e6, open=True),
@@ -331,8 +349,10 @@ def finetuning(parser: Parser) -> None:
     )
 
 
-def machine(parser: Parser) -> None:
+def machine(parser: Parser, fits: bool = False) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU if torch sees one")
     parser.add_argument("--threads", type=Whole(1, 1024), help="torch threads (default: 1)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], help="default: fp32 on a CPU, bf16 on a GPU")
-    parser.add_argument("--micro-batch", type=Whole(0, 65_536), help="rows a forward pass, 0 for all")
+    told = "; auto: as many as there is memory for, layers run again if need be, kept in OUT/machine.json" * fits
+    kind = WholeOrAuto(0, 65_536) if fits else Whole(0, 65_536)
+    parser.add_argument("--micro-batch", type=kind, help=f"rows a forward pass, 0 for all{told}")

@@ -27,6 +27,8 @@ def facts(args: argparse.Namespace, gpus: int) -> dict[str, Any]:
         args.target_length,
         args.recompute,
         args.optimizer,
+        kept=2 if args.weights == "bf16" else 4,
+        streamed=args.update_in_backward,
     )
     hardware = scale.Hardware(peak=args.peak_tflops * 1e12, utilisation=args.utilisation)
     found = scale.plan(shape, args.architecture, layout, hardware)

@@ -174,6 +174,7 @@ WHERE = (
     "profile",
     "async_save",
     "peak_tflops",
+    "memory",
 )
 
 

@@ -58,7 +58,8 @@ def _memory(train: Any) -> None:
         "scale.memory",
         "Say what a step takes of each of many GPUs: memory, traffic and an assumed speed, by arithmetic. Nothing is "
         "made and no GPU is needed.",
-        "--size 11b --gpus 8 64 512 --micro-batch 4 --recompute",
+        "--size 11b --gpus 8 64 512 --micro-batch 4 --recompute\n"
+        "  t5study train memory --size 11b --gpus 1 --micro-batch 8 --recompute --weights bf16 --update-in-backward",
     )
     memory.add_argument("--size", default="11b", help="`t5study model describe` knows them")
     flags.architecture(memory)
@@ -73,6 +74,10 @@ def _memory(train: Any) -> None:
     memory.add_argument("--target-length", type=Whole(1, 65_536), default=114, help="target tokens a row")
     memory.add_argument("--optimizer", choices=["adafactor", "adamw"], default="adafactor", help="whose state is held")
     memory.add_argument("--recompute", action="store_true", help="layers are run again in the backward pass")
+    memory.add_argument(
+        "--weights", choices=["fp32", "bf16"], default="fp32", help="how matrices are kept: bf16 on one"
+    )
+    memory.add_argument("--update-in-backward", action="store_true", help="each weight moves at once: on one GPU")
     memory.add_argument("--device-memory", type=Real(0, 1e5, open=True), default=141.0, help="GB of one GPU")
     memory.add_argument("--peak-tflops", type=Real(0, 1e6, open=True), default=790.0, help="of one GPU, in bf16")
     memory.add_argument("--utilisation", type=Real(0, 1, open=True), default=0.4, help="share of the peak, assumed")

@@ -7,6 +7,7 @@ whenever it is repeated on one machine with one number of threads.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import signal
@@ -18,15 +19,18 @@ import psutil
 
 from t5study.ground.errors import UserError
 
+AUTO = -1  # a micro-batch that is yet to be found (train/fit.py)
+
 
 @dataclass(frozen=True)
 class Machine:
     """device: "cpu" or "cuda". threads: torch threads of this process. precision: "fp32" or "bf16" compute
-    (weights stay fp32). micro_batch: rows a forward pass, 0 for the whole batch. compile: torch.compile the blocks.
-    shard: among how many ranks the rows of every weight, gradient and optimiser state are cut, 0 for none.
-    recompute: layers are run again in the backward pass rather than kept for it. streamed: weights move inside the
-    backward pass, so that gradients are not kept for its end. peak_tflops: of matrix products on this device, to hold a
-    run's work against; 0 to measure it."""
+    (weights stay fp32). micro_batch: rows a forward pass, 0 for the whole batch, AUTO for what has room in `memory`.
+    compile: torch.compile the blocks. shard: among how many ranks the rows of every weight, gradient and optimiser
+    state are cut, 0 for none. recompute: layers are run again in the backward pass rather than kept for it. streamed:
+    weights move inside the backward pass, so that gradients are not kept for its end. peak_tflops: of matrix products
+    on this device, to hold a run's work against; 0 to measure it. memory: bytes that a training process may come to (on
+    a GPU: what it may hold there) for AUTO; 0 for what is free."""
 
     device: str = "cpu"
     threads: int = 1
@@ -37,13 +41,14 @@ class Machine:
     recompute: bool = False
     streamed: bool = False
     peak_tflops: float = 0.0
+    memory: int = 0
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
             raise UserError(f"machine: device: found {self.device!r}; give cpu or cuda")
         if self.precision not in ("fp32", "bf16"):
             raise UserError(f"machine: precision: found {self.precision!r}; give fp32 or bf16")
-        if self.threads < 1 or self.micro_batch < 0:
+        if self.threads < 1 or self.micro_batch < AUTO:
             raise UserError(
                 f"machine: found threads {self.threads}, micro_batch {self.micro_batch}; give at least 1 and 0"
             )
@@ -100,11 +105,22 @@ def use(machine: Machine) -> None:
     import torch
 
     torch.set_num_threads(machine.threads)
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+    if _glibc():
         libc = ctypes.CDLL(None)
         m_trim_threshold, m_mmap_threshold = -1, -3
         libc.mallopt(m_mmap_threshold, 1 << 30)
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+
+
+def release() -> None:
+    """Gives memory that is free in this process back to the kernel."""
+    gc.collect()
+    if _glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _glibc() -> bool:
+    return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 
 
 def describe() -> str:

@@ -124,7 +124,7 @@ def training(shape: Shape, architecture: str = "encoder_decoder") -> list[tuple[
     moved = [each for each in every if each.tuned or not shape.adapter]
 
     def bytes_of(way: Way) -> int:
-        gradients = _largest(shape) if way.streamed else _numbers(moved)
+        gradients = largest(shape) if way.streamed else _numbers(moved)
         state = 4 * adafactor_state(moved) if way.state is None else way.state * _numbers(moved)
         return way.weight * _numbers(every) + way.gradient * gradients + state
 
@@ -150,7 +150,7 @@ def _numbers(some: list[Weights]) -> int:
     return sum(each.numbers for each in some)
 
 
-def _largest(shape: Shape) -> int:
+def largest(shape: Shape) -> int:
     """Numbers that move together at most: those of one sub-layer, or a table."""
     d = shape.d_model
     if shape.adapter:

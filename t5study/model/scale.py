@@ -8,7 +8,8 @@ matrix products at an assumed utilisation, the traffic at an assumed bandwidth. 
 exact (counted on real ranks and on made-up ones, tests/train/test_scale.py); activations are within an
 eighth on the CPU, a fifth if made again; time is no better than what it assumes.
 
-All as t5study trains: fp32 weights, gradients and traffic; matrix products in bf16 on a GPU.
+All as t5study trains: fp32 weights, gradients and traffic; matrix products in bf16 on a GPU. One GPU alone may keep
+bf16 weights and move each inside the backward pass (`Layout.kept`, `Layout.streamed`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 from dataclasses import dataclass
 
 from t5study.ground.errors import UserError
-from t5study.model.footprint import FACTORED_FROM
+from t5study.model.footprint import FACTORED_FROM, largest
 from t5study.model.shapes import BUCKETS, LANGUAGE_MODELS, Shape, check, costs
 
 CHUNK = 256  # rows of logits at a time (loss.py)
@@ -27,7 +28,8 @@ KEEP = 1 << 22  # probabilities of one layer that are kept for the backward pass
 @dataclass(frozen=True)
 class Layout:
     """ranks: GPUs. shard: among how many each weight is cut, 0 for whole on each. rows: of a pass on one rank. passes:
-    micro-batches a step. source, target: tokens of a row. compute: bytes of a number in matrix products."""
+    micro-batches a step. source, target: tokens of a row. compute: bytes of a number in matrix products. kept: of a
+    number in a matrix as it is kept, 2 for bf16 weights. streamed: weights move inside the backward pass."""
 
     ranks: int
     shard: int
@@ -38,8 +40,17 @@ class Layout:
     recompute: bool = False
     optimizer: str = "adafactor"
     compute: int = 2
+    kept: int = 4
+    streamed: bool = False
 
     def __post_init__(self) -> None:
+        for found, what in ((self.kept < 4, "bf16 weights"), (self.streamed, "updates in the backward pass")):
+            if found and self.ranks > 1:
+                raise UserError(f"layout: ranks: found {self.ranks} with {what}, which are of one GPU; give 1")
+        if self.streamed and (self.passes > 1 or self.optimizer == "adamw"):
+            raise UserError(
+                "layout: found updates in the backward pass with micro-batches or AdamW; leave one of them out"
+            )
         if self.shard and (self.shard < 2 or self.ranks % self.shard):
             raise UserError(
                 f"layout: shard: found {self.shard} for {self.ranks} ranks; give a number that divides them"
@@ -164,13 +175,14 @@ def memory(shape: Shape, architecture: str, layout: Layout) -> Memory:
         )
     together = 0
     if layout.shard:  # a layer, the next one that is fetched already, and a layer's gradients
-        largest = max((sum(map(math.prod, layer)) for layer in layers), default=0)
-        together = 4 * (sum(map(math.prod, root)) * 2 + 3 * largest)
+        layer = max((sum(map(math.prod, layer)) for layer in layers), default=0)
+        together = 4 * (sum(map(math.prod, root)) * 2 + 3 * layer)
     kept, once = activations(shape, architecture, layout)
-    copies = [_copies(shape, layer, layout.compute) for layer in layers]
+    copies = [_copies(shape, layer, layout.compute, layout.kept) for layer in layers]
+    weights = _bytes(shape, every, layout)
     return Memory(
-        4 * mine,
-        4 * mine,
+        weights,
+        layout.kept * largest(shape) if layout.streamed else weights,
         4 * state,
         together,
         max(copies, default=0) if layout.recompute else sum(copies),
@@ -178,14 +190,24 @@ def memory(shape: Shape, architecture: str, layout: Layout) -> Memory:
     )
 
 
-def _copies(shape: Shape, layer: list[tuple[int, ...]], compute: int) -> int:
-    """Bytes of copies that a layer keeps for its backward pass: in fp32 q, k, v joined (and gated wi), else all."""
+def _bytes(shape: Shape, every: list[tuple[int, ...]], layout: Layout) -> int:
+    """Of weights as they are kept, or of their gradients, on the first rank. Norms and bias tables stay fp32."""
+
+    def one(size: tuple[int, ...]) -> int:
+        return layout.kept if len(size) == 2 and size != (BUCKETS, shape.heads) else 4
+
+    return sum(one(size) * _share(size, layout.shard) for size in every)
+
+
+def _copies(shape: Shape, layer: list[tuple[int, ...]], compute: int, kept: int) -> int:
+    """Bytes of copies that a layer keeps for its backward pass: of weights kept in the products' own precision q, k, v
+    joined (and gated wi), else all."""
     matrices = [size for size in layer if len(size) == 2]
-    if compute < 4:
+    if compute < kept:
         return compute * sum(map(math.prod, matrices))
     own, d = shape.inner, shape.d_model
     joined = 3 * own * d + (2 * own * d if matrices.count((own, d)) > 4 else 0)
-    return 4 * (joined + (2 * shape.d_ff * d if shape.activation == "gated_gelu" else 0))
+    return compute * (joined + (2 * shape.d_ff * d if shape.activation == "gated_gelu" else 0))
 
 
 def activations(shape: Shape, architecture: str, layout: Layout) -> tuple[int, int]:

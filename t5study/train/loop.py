@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ import torch
 from t5study.feed.stream import Stream
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.journal import Journal, Progress, read_journal
-from t5study.ground.machine import Machine, use
+from t5study.ground.machine import AUTO, Machine, use
 from t5study.ground.seeds import check_seed
 from t5study.ground.store import read_json, write_json
 from t5study.model import gpu
 from t5study.model.shapes import Shape
 from t5study.train import streamed
 from t5study.train.checkpoint import keep, steps, told_if_full
+from t5study.train.fit import fitted
 from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, alone, claim
 from t5study.train.guard import Guard, Rewind, not_finite
 from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot, Rounded, in_bf16
@@ -151,10 +152,13 @@ def train(
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
         ranks.once(lambda: held.enter_context(alone(folder)))
         stop = held.enter_context(Stop())
-        held.enter_context(recomputed(work, machine.recompute, late=machine.streamed))
         if isinstance(site.optimizer, Streamed):
             held.callback(site.optimizer.close)
         ranks.once(lambda: claim(folder, run))
+        if machine.micro_batch == AUTO:
+            done = ranks.once((folder / SUMMARY).exists)
+            machine = replace(machine, micro_batch=0) if done else fitted(site, machine)
+        held.enter_context(recomputed(work, machine.recompute, late=machine.streamed))
         step, position = site.resume()
         try:
             while not ranks.once((folder / SUMMARY).exists):

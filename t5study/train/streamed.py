@@ -14,7 +14,8 @@ no micro-batches, whose gradients are sums; one rank.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +42,7 @@ class Streamed:
     """
 
     def __init__(self, inner: AdafactorOptimizer):
-        self.inner, self.rate = inner, 0.0
+        self.inner, self.rate, self.moves = inner, 0.0, True
         self.norms: dict[str, Tensor] = {}
         self.largest = 0
         self._hooks = [
@@ -54,6 +55,15 @@ class Streamed:
         for hook in self._hooks:
             hook.remove()
 
+    @contextmanager
+    def dry(self) -> Iterator[None]:
+        """Gradients go as they come and no weight moves."""
+        self.moves = False
+        try:
+            yield
+        finally:
+            self.moves = True
+
     def begin(self, rate: float) -> None:
         """Every weight that gets a gradient from here on moves at this rate, at once."""
         self.rate, self.norms = rate, {}
@@ -62,6 +72,9 @@ class Streamed:
     def _move(self, name: str) -> None:
         weight = self.inner.weights[name]
         assert weight.grad is not None
+        if not self.moves:
+            weight.grad = None
+            return
         self.norms[name] = torch._foreach_norm([weight.grad])[0]
         self.largest = max(self.largest, sum(p.grad.nbytes for p in self.inner.weights.values() if p.grad is not None))
         self.inner.step_one(name, self.rate)
