@@ -6,10 +6,14 @@ BIN := $(VENV)/bin
 OUT ?= study-laptop
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test test-slow parity-c4 check bench chaos clean
+.PHONY: study study-smoke test test-slow parity-c4 check bench chaos clean
 
 study: $(VENV)/installed
 	$(BIN)/t5study study rounds --scale laptop --out $(OUT)
+
+# Every row of every table at the smallest scale, from text to report. Nightly; about ten minutes on two free cores.
+study-smoke: $(VENV)/installed-dev
+	$(BIN)/python -m pytest tests/study/test_every_row.py -s -m ""
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

@@ -95,7 +95,7 @@ def build_parser() -> Parser:
     study = _group(commands, "study", "the search itself: plan, run, judge, report")
     for name, text, example in [
         ("plan", "Say what a study would run, what of it is done, and what the rest costs on this machine.", ""),
-        ("run", "Run the paper's tables (1, 2, 4 to 12) row by row, then write the report.", "--tables 4,5 "),
+        ("run", "Run the paper's tables row by row, then write the report.", "--tables 4,5 "),
         ("rounds", "Run the paper's search: each round's winner goes on to the next. Then write the report.", ""),
     ]:
         leaf = _leaf(
@@ -118,7 +118,7 @@ def build_parser() -> Parser:
             leaf.add_argument(
                 "--tables",
                 default="search",
-                help="2,10 for example; search: 1,4,5,6,7 (the rounds'); all: the paper's; later: later papers'",
+                help="2,10 for example; search: 1,4,5,6,7 (the rounds'); all (to 13); final (14,15); later (others')",
             )
         if name == "plan":
             leaf.add_argument("--peak", type=Real(0, 1e6, open=True), help="of another machine: TFLOP/s of a device")

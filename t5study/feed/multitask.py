@@ -6,6 +6,7 @@
     multitask_mixing(Temperature(2, 2**21))      RTE, which both benchmarks have, counts half in each
 
     scaled(ExamplesProportional(2**19), sizes, names)            a limit for sets of other sizes than the paper's
+    Final("base")                       how T5-Base itself was pre-trained on text and tasks (section 3.7)
 
 The unlabeled task is pre-training's objective on text: a DocumentSource beside the tasks' PairSources. It has no size
 of its own (no text is read twice), so it is given one.
@@ -13,10 +14,12 @@ of its own (no text is read twice), so it is given one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from t5study.feed.mixing import Equal, ExamplesProportional, Temperature
+import numpy as np
+
+from t5study.feed.mixing import Equal, ExamplesProportional, Rule, Temperature
 from t5study.feed.named import Adjusted, Mixing
 from t5study.ground.errors import UserError
 from t5study.tasks.benchmarks import BENCHMARKS, find_benchmark
@@ -62,29 +65,64 @@ def multitask_mixing(rule: Mixing, unlabeled_size: float = UNLABELED_SIZE) -> Ad
     return Adjusted(rule, sizes=((UNLABELED, unlabeled_size),), factors=tuple((name, 0.5) for name in TWICE))
 
 
+@dataclass(frozen=True)
+class Final(Rule):
+    """How a final model of section 3.7 was pre-trained on text and tasks (`final_mixing`), as one value. size: "small",
+    "base", "large", "3b", "11b"."""
+
+    size: str
+
+    def __post_init__(self) -> None:
+        final_mixing(self.size)
+
+    @property
+    def label(self) -> str:
+        return f"mixed as for the final {self.size} model"
+
+    def weights(self, sizes_M: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        return final_mixing(self.size).weights(sizes_M, names)
+
+
 def scaled(
-    rule: ExamplesProportional | Temperature | Equal, sizes: Sequence[int], names: Sequence[str]
-) -> ExamplesProportional | Temperature | Equal:
+    rule: ExamplesProportional | Temperature | Equal | Final, sizes: Sequence[int], names: Sequence[str]
+) -> ExamplesProportional | Temperature | Equal | Adjusted:
     """A rule of the paper for the sets that are here, which may be parts of the official ones, or others.
 
     A limit counts examples of the official sets. It is multiplied by the rows here over those of the official sets of
     these names, none counted above the largest limit of Table 11; where one name is of no official set, over those of
     all seven benchmarks. On the official files that is 1, elsewhere it leaves the unlabeled task about the share it had
-    in the paper. sizes, names: of the supervised members.
+    in the paper. So are the final models' virtual size of the text and their caps. sizes, names: of the supervised
+    members.
 
     >>> cola, sst2 = 8_551, 67_349
     >>> scaled(ExamplesProportional(2**16), [cola, sst2], ["glue/cola", "glue/sst2"]).limit == 2**16
     True
     >>> scaled(ExamplesProportional(2**16), [cola // 100, sst2 // 100], ["glue/cola", "glue/sst2"]).limit
     654
+    >>> scaled(Final("base"), [cola // 100, sst2 // 100], ["glue/cola", "glue/sst2"]).sizes
+    (('unlabeled', 26165),)
     """
     if isinstance(rule, Equal):
         return rule
+    if isinstance(rule, Final):
+        final = final_mixing(rule.size)
+        part = _part_here(sizes, names, dict(final.caps))
+        virtual, caps = (
+            tuple((name, max(1, round(size * part))) for name, size in told) for told in (final.sizes, final.caps)
+        )
+        return replace(final, sizes=virtual, caps=caps)
+    return replace(rule, limit=max(1, round(rule.limit * _part_here(sizes, names, {}))))
+
+
+def _part_here(sizes: Sequence[int], names: Sequence[str], caps: Mapping[str, float]) -> float:
+    """Rows here over those of the official sets, none counted above its cap, or above the largest limit."""
+
+    def rows(told: Mapping[str, float]) -> float:
+        return sum(min(size, caps.get(name, LARGEST_LIMIT)) for name, size in told.items())
+
     official = dict(member for one in BENCHMARKS.values() for member in one.training)
-    known = [official[name] for name in names] if official.keys() >= set(names) else official.values()
-    here = sum(min(size, LARGEST_LIMIT) for size in sizes)
-    there = sum(min(size, LARGEST_LIMIT) for size in known)
-    return replace(rule, limit=max(1, round(rule.limit * here / there)))
+    known = {name: official[name] for name in names} if official.keys() >= set(names) else official
+    return rows(dict(zip(names, sizes, strict=True))) / rows(known)
 
 
 def final_mixing(size: str) -> Adjusted:

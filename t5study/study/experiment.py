@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from t5study.feed.mixing import Equal, ExamplesProportional, Temperature
+from t5study.feed.multitask import Final
 from t5study.model.shapes import Shape, shape_of
 from t5study.objectives import Objective
 from t5study.study.sizes import Size, gated_shape
@@ -22,7 +23,7 @@ from t5study.study.stages import IF_SET
 from t5study.study.strategies import PretrainThenFinetune, Strategy
 from t5study.train.tuning import Tuning
 
-Mixing = ExamplesProportional | Temperature | Equal
+Mixing = ExamplesProportional | Temperature | Equal | Final
 STUDY = "study"  # the name of the text that a study is given, in the place of C4
 
 
@@ -65,7 +66,7 @@ class Experiment:
     """objective: what pre-training hides (section 3.3). architecture: section 3.2. corpus: which of the study's texts,
     by name (section 3.4.1). pretraining, finetuning: in units of the scale's own steps, so 1.0 is the baseline's and a
     pretraining of 0 starts fine-tuning from fresh weights. mixing: how the members of a mixture share its steps, in
-    multi-task training and in fine-tuning (section 3.5.2). tuning: which weights fine-tuning moves (section 3.5.1).
+    multi-task training and in fine-tuning (sections 3.5.2, 3.7). tuning: which weights that moves (section 3.5.1).
     seed: weights, order, noise and dropout. repeats: how often pre-training reads its text, which is cut for that
     (section 3.4.2); 0 for all the text there is. strategy: the order of text and tasks (sections 3.5.2 and 3.5.3).
 

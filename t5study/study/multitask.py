@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from t5study.decode.methods import Beam
 from t5study.feed.mixing import Rule
-from t5study.feed.multitask import TWICE, UNLABELED, UNLIMITED, scaled
+from t5study.feed.multitask import TWICE, UNLABELED, UNLIMITED, Final, scaled
 from t5study.feed.named import Adjusted
 from t5study.ground.errors import UserError
 from t5study.ground.store import fingerprint
@@ -167,7 +167,7 @@ class MultiTaskTraining(Start):
 
 def mixing_of(rule: Mixing, sizes: Sequence[int], names: Sequence[str], text: bool) -> Rule:
     """The paper's rule for the supervised members that are here and, if there is text, for the unlabeled one, which is
-    larger than any limit (section 3.5.2). RTE counts half where both benchmarks have it.
+    larger than any limit (section 3.5.2) but for the final models. RTE counts half where both benchmarks have it.
 
     >>> from t5study.feed.mixing import ExamplesProportional
     >>> rule = mixing_of(ExamplesProportional(2**16), [8_551, 67_349], ["glue/cola", "glue/sst2"], text=True)
@@ -176,4 +176,8 @@ def mixing_of(rule: Mixing, sizes: Sequence[int], names: Sequence[str], text: bo
     """
     here = scaled(rule, sizes, names)
     factors = tuple((name, 0.5) for name in TWICE) if set(TWICE) <= set(names) else ()
+    if isinstance(rule, Final):
+        assert isinstance(here, Adjusted)
+        return replace(here, factors=factors)
+    assert not isinstance(here, Adjusted)
     return Adjusted(here, ((UNLABELED, UNLIMITED),) if text else (), factors=factors)

@@ -151,16 +151,21 @@ def _each_task(last: Finetune, setting: Setting) -> tuple[Finetune, ...]:
     if not setting.benchmarks:
         if len(setting.tasks) == 1:
             return (last,)
-        small = replace(last, rows=rows_of(last.rows * SMALL_BATCH))
+        small = replace(last, rows=_small(setting))
         return tuple(replace(small, tasks=(task,), on=task.label) for task in setting.tasks)
     there = [one for one in setting.benchmarks if not one.absent]
     apart = zip(_apart(last, setting), there, strict=True)
-    return tuple(replace(of, **changes) for of, one in apart for changes in _by_task(of, one))
+    return tuple(replace(of, **changes) for of, one in apart for changes in _by_task(of, one, _small(setting)))
 
 
-def _by_task(last: Finetune, one: Studied) -> list[dict[str, Any]]:
-    """What is another for each task of a benchmark by itself. A set to score alone (MNLI's mismatched one) goes with
-    its group; one to train on alone (DPR) with the task that it is like (WSC)."""
+def _small(setting: Setting) -> int:
+    """Rows of a small batch: of the scale's own rows, however large the batches of everything else are."""
+    return rows_of(setting.scale.finetune_rows * SMALL_BATCH)
+
+
+def _by_task(last: Finetune, one: Studied, small: int) -> list[dict[str, Any]]:
+    """What is another for each task of a benchmark by itself, in batches of `small` rows. A set to score alone (MNLI's
+    mismatched one) goes with its group; one to train on alone (DPR) with the task that it is like (WSC)."""
     groups = one.benchmark.members
     if len(groups) == 1:
         return [{}]
@@ -178,7 +183,7 @@ def _by_task(last: Finetune, one: Studied) -> list[dict[str, Any]]:
                 "tasks": tuple(named[name] for name in names),
                 "trained": trained,
                 "scored": group,
-                "rows": rows_of(last.rows * SMALL_BATCH),
+                "rows": small,
                 "on": f"{last.on} {group[0].rpartition('/')[2]}",
             }
         )

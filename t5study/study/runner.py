@@ -21,27 +21,24 @@ from t5study.study.experiment import Experiment
 from t5study.study.ledger import NO_PRETRAINING, Ledger, seeds_of
 from t5study.study.question import ask, workers_here
 from t5study.study.table import Table, in_order
-from t5study.study.tables.declared import EVERY, SEARCH, TABLES
-from t5study.study.tables.later import LATER
+from t5study.study.tables.declared import EVERY, GROUPS
 
 
 def chosen_tables(text: str) -> tuple[Table, ...]:
-    """Tables by their numbers; "search": those that the rounds go through; "all" of
-    the paper's; "later": those of later papers. UserError for any other.
+    """Tables by their numbers, and by the names of groups: "search", those that the rounds go through; "all" of the
+    paper's exploration; "final", its last models; "later", those of later papers. UserError for any other.
 
-    >>> [table.number for table in chosen_tables("4, 1")]
-    ['1', '4']
+    >>> [table.number for table in chosen_tables("4, 1, final")]
+    ['1', '4', '14', '15']
     """
-    named = {"search": SEARCH, "all": TABLES, "later": LATER}
-    if text.strip() in named:
-        return named[text.strip()]
-    numbers = [part.strip() for part in text.split(",")]
+    wanted = set[str]()
     known = {table.number for table in EVERY}
-    for number in numbers:
-        if number not in known:
+    for name in (part.strip() for part in text.split(",")):
+        if name not in known and name not in GROUPS:
             some = ", ".join(sorted(known, key=in_order))
-            raise UserError(f"--tables: found {number!r}; give search, all, later, or some of {some}")
-    return tuple(table for table in EVERY if table.number in numbers)
+            raise UserError(f"--tables: found {name!r}; give {', '.join(GROUPS)}, or some of {some}")
+        wanted |= {table.number for table in GROUPS[name]} if name in GROUPS else {name}
+    return tuple(table for table in EVERY if table.number in wanted)
 
 
 def experiments_of(tables: Sequence[Table], seeds: int) -> list[Experiment]:

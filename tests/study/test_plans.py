@@ -26,7 +26,8 @@ from t5study.study.stages import RESULT, Place, build, needed, stage_id
 from t5study.study.strategies import LeaveOneOut, MultiTask, MultiTaskThenFinetune, SupervisedThenFinetune
 from t5study.study.tables.architectures import TABLE_2
 from t5study.study.tables.datasets import TABLE_8, TABLE_9
-from t5study.study.tables.declared import SEARCH, TABLES
+from t5study.study.tables.declared import EVERY, SEARCH, TABLES
+from t5study.study.tables.final import TABLES as FINAL
 from t5study.study.tables.strategies import TABLE_10, TABLE_11, TABLE_12
 from t5study.study.training import Finetune, Pretrain
 from t5study.train.tuning import Adapters
@@ -58,7 +59,11 @@ def test_all_tables_share_what_they_share():
     and of all without text. 7 of Table 13 come to a fourth seed, four larger or longer trainings, and three more
     fine-tunings of one pre-training."""
     setting = texts_given(toy_setting())
-    for tables, rows, expected in ((SEARCH, 18, (15, 18, 0)), (TABLES, 68, (34, 49, 14))):
+    for tables, rows, expected in (
+        (SEARCH, 18, (15, 18, 0)),
+        (TABLES, 68, (34, 49, 14)),
+        ((*TABLES, *FINAL), 76, (35, 60, 19)),
+    ):
         assert sum(len(table.rows) for table in tables) == rows
         stages = needed(stage for one in experiments_of(tables, 3) for stage in stages_of(one, setting))
         kinds = [stage.kind for stage in stages.values()]
@@ -226,10 +231,11 @@ def test_every_scale_ends_fine_tuning_with_an_evaluation(scale):
 
 def test_tables_are_chosen_by_number():
     assert (chosen_tables("all"), chosen_tables("search")) == (TABLES, SEARCH)
+    assert chosen_tables("all,later,final") == EVERY
     assert [table.number for table in chosen_tables("10,7,4")] == ["4", "7", "10"]
     for text, found in [("4,3", "'3'"), ("", "''"), ("four", "'four'")]:
         with pytest.raises(
-            UserError, match=f"--tables: found {found}; give search, all, later, or some of 1, 2, 4, 5, 6, 7, "
+            UserError, match=f"--tables: found {found}; give search, all, final, later, or some of 1, 2, 4, 5, 6, 7, "
         ):
             chosen_tables(text)
 

@@ -10,17 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_study import build_all, put_run, real_setting, toy_setting
 
+from t5study.decode.methods import Beam
+from t5study.feed.multitask import UNLABELED, Final, final_mixing
 from t5study.ground.store import Store
 from t5study.model.shapes import SIZES, Shape, size
 from t5study.study.baseline import BASELINE
 from t5study.study.ensembles import Ensemble
 from t5study.study.experiment import Ensembled
+from t5study.study.multitask import MultiTaskTraining, mixing_of
 from t5study.study.plans import relative, stages_of, unfold
 from t5study.study.scales import LAPTOP, PAPER, SMOKE
 from t5study.study.sizes import Size, gated_shape
 from t5study.study.stages import needed, result, stage_id
+from t5study.study.tables.final import TABLE_15, final
 from t5study.study.tables.scaling import TABLE_13
-from t5study.study.training import Finetune
+from t5study.study.training import Finetune, Pretrain
+from t5study.tasks.benchmarks import BENCHMARKS
 
 ENSEMBLED = BASELINE.but(ensemble=Ensembled())
 FINETUNED_APART = BASELINE.but(ensemble=Ensembled(pretrainings=1))
@@ -178,8 +183,38 @@ def test_one_fine_tuning_a_task_has_small_batches():
     assert len(stages_of(BASELINE, toy_setting())) == 1
 
 
+def test_a_final_model_has_the_papers_steps_and_rows_and_small_batches_only_a_task():
+    setting = replace(toy_setting(), scale=PAPER)
+    stages = stages_of(final("11b"), setting)
+    start = stages[0].start
+    assert isinstance(start, MultiTaskTraining)
+    assert (start.steps, start.rows, start.source_length) == (10**6, 2**11, 512)
+    assert start.shape == replace(size("11b"), table_rows=start.shape.table_rows)
+    assert [(one.rows, one.beam, one.start) for one in stages if isinstance(one, Finetune)] == [(8, Beam(), start)] * 2
+    (plain,) = stages_of(TABLE_15.row("Baseline-1T").experiment, setting)
+    assert isinstance(plain, Finetune)
+    assert isinstance(plain.start, Pretrain)
+    assert (plain.start.steps, plain.start.rows, plain.rows) == (10**6, 2**11, 2**11)
+
+
+def test_the_final_models_mixing_is_for_the_sets_that_are_here():
+    """A virtual size and caps count examples of the official sets; on those they are section 3.7's."""
+    official = dict(member for one in BENCHMARKS.values() for member in one.training)
+    names, sizes = list(official), list(official.values())
+    whole = mixing_of(Final("base"), sizes, names, text=True).rates([*sizes, 7], [*names, UNLABELED])
+    assert whole == pytest.approx(final_mixing("base").rates([*sizes, 7], [*names, UNLABELED]))
+    small = [name for name in names if official[name] < 10**6]  # one above its cap counts as that, here and there
+    for k in (1, 10):
+        here = [official[name] // k for name in small]
+        rates = mixing_of(Final("base"), here, small, text=True).rates([*here, 7], [*small, UNLABELED])
+        assert rates[-1] == pytest.approx(2_620_000 / (2_620_000 + sum(official[name] for name in small)), rel=0.01)
+    one_rte = [name for name in names if name != "superglue/rte"]
+    alone = mixing_of(Final("base"), [100] * len(one_rte), one_rte, text=True)
+    rates = dict(zip(one_rte, alone.rates([100] * len(one_rte), one_rte), strict=True))
+    assert rates["glue/rte"] == rates["glue/cola"]
+
+
 def test_beams_are_for_tasks_that_are_answered_with_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from t5study.decode.methods import Beam
     from t5study.evaluate import scoring
 
     asked: list[tuple[str, object]] = []
