@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from study_folder import write_study
 from toy_study import put, toy_question, toy_setting
 
 from t5study.ground.machine import Machine
@@ -15,6 +17,9 @@ from t5study.study.baseline import BASELINE
 from t5study.study.estimate import Clock, estimate
 from t5study.study.plans import unfold
 from t5study.study.promised import Kept, Promise
+from t5study.study.report import write_report
+from t5study.study.report_costs import promised as promised_rows
+from t5study.study.report_input import read_study
 from t5study.study.stages import COST, Stage, folder, needed, stage_id
 
 
@@ -84,3 +89,26 @@ def test_what_nobody_needs_any_more_is_dropped_and_a_damaged_plan_made_anew(tmp_
 def test_a_plan_may_lie_in_a_folder_before_its_study(tmp_path: Path):
     Promise(tmp_path, Store(tmp_path / "store"), Machine(), 1).note([unfold(BASELINE, toy_setting())])
     assert toy_question().compare(tmp_path) == {}
+
+
+def test_the_report_shows_it_beside_the_costs(tmp_path: Path):
+    write_study(tmp_path / "study")
+    kinds = [
+        {"kind": "pretrain", "stages": 15, "promised_s": 721.0, "took_s": 688.0, "error": 0.048},
+        {"kind": "finetune", "stages": 18, "promised_s": 0.0, "took_s": 0.0, "error": None},
+    ]
+    all_ = {"kind": "all", "stages": 33, "promised_s": 721.0, "took_s": 688.0, "error": 0.048}
+    told = {"sources": ["a probe"], "measure": "processor_s", "kinds": kinds, "all": all_}
+    costs = tmp_path / "study" / "costs.json"
+    costs.write_text(json.dumps(json.loads(costs.read_text()) | {"estimate": told}))
+    write_report(tmp_path / "study")
+    html, text = ((tmp_path / "study" / f"report.{ending}").read_text() for ending in ("html", "md"))
+    assert "| pretrain | 15 | 12 min 01 s | 11 min 28 s | +5 % |" in text
+    assert "| finetune | 18 | 0 s | 0 s | – |" in text
+    assert '<th scope="row">all</th><td>33</td><td>12 min 01 s</td><td>11 min 28 s</td><td>+5 %</td>' in html
+    assert "(a probe)" in html
+    study = read_study(tmp_path / "study")
+    assert promised_rows(study)
+    assert promised_rows(replace(study, costs={})) is None
+    del told["all"]  # another format
+    assert promised_rows(replace(study, costs={"estimate": told})) is None
