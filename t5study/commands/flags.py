@@ -80,6 +80,21 @@ def size(text: str) -> int:
     return value
 
 
+def time(text: str) -> float:
+    """Seconds: 45s, 30min, 8h, 1h30min, 2d.
+
+    >>> time("8h"), time("1h30min")
+    (28800.0, 5400.0)
+    """
+    number = r"(\d{1,6}(?:\.\d{1,6})?)"
+    found = re.fullmatch(rf"(?:{number}d)?(?:{number}h)?(?:{number}m(?:in)?)?(?:{number}s)?", text.replace(" ", ""))
+    units = (86400, 3600, 60, 1)
+    value = sum(float(n) * unit for n, unit in zip(found.groups(), units, strict=True) if n) if found else 0.0
+    if not 1 <= value <= 10**9:
+        raise argparse.ArgumentTypeError(f"found {text[:40]!r}, give a time such as 30min, 8h or 2d")
+    return value
+
+
 def span(text: str) -> tuple[int, int]:
     """First and last of some steps.
 

@@ -9,15 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from t5study.study.asked import Asked
 
+_SCALE = "laptop"
+
 
 def plan(args: argparse.Namespace) -> None:
     from t5study.ground.errors import UserError
     from t5study.study import planned
 
-    if args.peak is None and (args.devices or args.utilisation):
-        raise UserError("--devices, --utilisation: found without --peak; give the TFLOP/s of a device too")
-    given = args.peak and planned.Given(args.peak, args.utilisation or 0.4, args.devices or 1)
-    print(planned.plan(_asked(args), _folder(args), args.workers, args.tables, given, args.price_per_hour))
+    if args.peak is None and (args.devices or args.utilisation or args.memory):
+        raise UserError("--devices, --utilisation, --memory: found without --peak; give the TFLOP/s of a device too")
+    given = args.peak and planned.Given(args.peak, args.utilisation or 0.4, args.devices or 1, args.memory)
+    how = (args.workers, args.tables, given, args.price_per_hour)
+    if args.budget:
+        print(planned.fitted(_asked(args), args.out, args.budget, *how, args.scale))
+    else:
+        print(planned.plan(_asked(args), _folder(args), *how, keep=args.out is not None))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,12 +48,19 @@ def report(args: argparse.Namespace) -> None:
 
 
 def _folder(args: argparse.Namespace) -> Path:
-    return args.out or Path(f"study-{args.scale}")
+    return args.out or Path(f"study-{args.scale or _SCALE}")
 
 
 def _asked(args: argparse.Namespace) -> Asked:
     from t5study.study.asked import Asked
 
     return Asked(
-        args.scale, args.text, args.task, args.metric, args.benchmarks, args.data, args.split_missing, args.corpus
+        args.scale or _SCALE,
+        args.text,
+        args.task,
+        args.metric,
+        args.benchmarks,
+        args.data,
+        args.split_missing,
+        args.corpus,
     )

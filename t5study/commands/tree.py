@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t5study.commands import flags, tree_corpus, tree_data, tree_evaluate, tree_train
-from t5study.commands.flags import Parser, Real, Version, Whole, folder, size
+from t5study.commands.flags import Parser, Real, Version, Whole, folder, size, time
 from t5study.commands.leaves import group as _group
 from t5study.commands.leaves import leaf as _leaf
 
@@ -106,7 +106,7 @@ def build_parser() -> Parser:
             f"{example}--scale laptop\n  t5study study {name} {example}--text 'my/*.txt' --task my_task.jsonl",
         )
         leaf.add_argument(
-            "--scale", default="laptop", help="how big: smoke (seconds), laptop (minutes), evening (hours)"
+            "--scale", help="how big: smoke (seconds), laptop (minutes; the default), evening (hours), workstation ..."
         )
         leaf.add_argument("--out", type=folder, help="folder of the study (default: study-SCALE)")
         flags.text(leaf)
@@ -124,6 +124,10 @@ def build_parser() -> Parser:
             leaf.add_argument("--peak", type=Real(0, 1e6, open=True), help="of another machine: TFLOP/s of a device")
             leaf.add_argument("--utilisation", type=Real(0, 1, open=True), help="the part that is used (default: 0.4)")
             leaf.add_argument("--devices", type=Whole(1, 2**20), help="how many, each with a run (default: 1)")
+            leaf.add_argument("--memory", type=Real(0, 1e6, open=True), help="GB of a device, for --budget")
+            leaf.add_argument(
+                "--budget", type=time, help="30min, 8h, 2d: the scale and the rows that fit, and what is left out"
+            )
             leaf.add_argument("--price-per-hour", type=Real(0, 1e9), help="of the whole machine: what it comes to")
     report = _leaf(
         study,

@@ -22,25 +22,28 @@ from t5study.ground.store import Store, read_json
 from t5study.model.footprint import training
 from t5study.model.shapes import flops, parameters
 from t5study.study.conductor import urgency
-from t5study.study.probe import Speed, key_of, probe
+from t5study.study.probe import BUDGET_S, Speed, key_of, probe
 from t5study.study.stages import COST, Stage, folder, has, stage_id
 from t5study.train.optim import AdamW
 
 _START_S = 1.0  # of a stage: to build a model, read its data and write it down
-_WORKER_S = 5.0  # of a worker: to import everything
+WORKER_S = 5.0  # of a worker: to import everything
 _USUAL_FLOPS_PER_S = 6e10  # of a core for which `work` of text and tasks is right; another is faster or slower
+_GUESSED = {"cpu": _USUAL_FLOPS_PER_S, "cuda": 5e13}  # FLOP/s, where nothing is known of a machine
 _KEPT = 2  # checkpoints beside a run while it goes on
 
 
 @dataclass(frozen=True)
 class Clock:
     """seconds: of a stage, on one worker of a quiet machine. source: where that is from, for people. busy: by how much
-    it is longer now. process: bytes of a worker as measured, 0 if nobody did."""
+    it is longer now. process: bytes of a worker as measured, 0 if nobody did. measure: which of a stage's costs they
+    are to be compared with."""
 
     seconds: Callable[[Stage], float]
     source: str
     busy: float = 1.0
     process: int = 0
+    measure: str = "seconds"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def estimate(missing: Mapping[str, Stage], goals: Iterable[str], clock: Clock, w
     """Of stages that are not there, parents first. goals: ids of the last stages, those that are wanted."""
     trained = [stage for stage in missing.values() if _trains(stage)]
     memory = max(map(memory_of, trained), default=0)
-    quiet = makespan(missing, goals, clock.seconds, workers) + _WORKER_S * bool(missing)
+    quiet = makespan(missing, goals, clock.seconds, workers) + WORKER_S * bool(missing)
     return Estimate(
         stages=len(missing),
         seconds=quiet * clock.busy,
@@ -159,24 +162,31 @@ def clock_of(peak: float, utilisation: float) -> Clock:
     return Clock(seconds, f"{peak:g} TFLOP/s a device, of which training uses {utilisation:.0%}")
 
 
-def clock_here(store: Store, stages: Iterable[Stage], machine: Machine, workers: int) -> Clock:
+def clock_here(
+    store: Store, stages: Iterable[Stage], machine: Machine, workers: int, budget: float = BUDGET_S
+) -> Clock:
     """As stages of the same kind of step took in this store (the median of them: the first one of a machine compiles
-    loops too). Where there are none, from a probe; where that has no time left, by FLOPs from the probed stage that is
-    nearest."""
-    took, busy, left = dict[Hashable, list[float]](), list[float](), list[Stage]()
+    loops too). Where there are none, from a probe of so many seconds; where that has no time left, by FLOPs from the
+    stage known that is nearest."""
+    measure = "seconds" if machine.device == "cuda" else "processor_s"
+    took, like, left = dict[Hashable, list[float]](), dict[Hashable, Stage](), list[Stage]()
+    busy = list[float]()
     for stage in stages:
         if has(store, stage):
             cost = read_json(folder(store, stage) / COST)
-            own = cost["seconds"] if machine.device == "cuda" else cost.get("processor_s", cost["seconds"])
+            own = cost.get(measure, cost["seconds"])
             took.setdefault(_kind(stage), []).append(own / stage.work)
+            like.setdefault(_kind(stage), stage)
             busy.append(max(1.0, cost["seconds"] / max(own, 1e-9)))
         else:
             left.append(stage)
     unknown = [stage for stage in left if _trains(stage) and _kind(stage) not in took]
-    speeds = probe(unknown, machine, workers) if unknown else {}
+    speeds = probe(unknown, machine, workers, budget) if unknown and budget else {}
     known: list[tuple[Any, Speed]] = [(stage, speeds[key_of(stage)]) for stage in unknown if key_of(stage) in speeds]
     reached = [flops_of(stage) / stage.steps_of_training / speed.step_s for stage, speed in known]
     core = _USUAL_FLOPS_PER_S / median(reached) if reached and machine.device == "cpu" else 1.0
+    there: list[tuple[Any, float]] = [(stage, probed_seconds(stage, speed)) for stage, speed in known]
+    there += [(stage, median(took[kind]) * stage.work) for kind, stage in like.items() if _trains(stage)]
 
     def seconds(stage: Any) -> float:
         if members := getattr(stage, "members", ()):  # it scores as they do
@@ -187,17 +197,20 @@ def clock_here(store: Store, stages: Iterable[Stage], machine: Machine, workers:
             return stage.work * core
         if speed := speeds.get(key_of(stage)):
             return probed_seconds(stage, speed)
-        alike = [one for one in known if one[0].kind == stage.kind and one[0].architecture == stage.architecture]
-        if near := min(alike or known, key=lambda one: abs(_row(one[0]) - _row(stage)), default=None):
-            return probed_seconds(near[0], near[1]) * stage.work / near[0].work
-        return stage.work
+        alike = [one for one in there if one[0].kind == stage.kind and one[0].architecture == stage.architecture]
+        if near := min(alike or there, key=lambda one: abs(_row(one[0]) - _row(stage)), default=None):
+            return near[1] * stage.work / near[0].work
+        return (
+            _START_S
+            + flops_of(stage) * stage.work / (stage.work - getattr(stage, "scoring", 0.0)) / _GUESSED[machine.device]
+        )
 
     if known:
         source = f"a probe of {len(speeds)} kinds of steps just now"
         busy, process = [speed.busy for _, speed in known], max(speed.peak for _, speed in known)
     else:
-        source, process = "as stages before took" if busy else "guessed: no step could be tried", 0
-    return Clock(seconds, source, median(busy or [1.0]), process)
+        source, process = "as stages before took" if took else "guessed: no step was tried", 0
+    return Clock(seconds, source, median(busy or [1.0]), process, measure)
 
 
 def probed_seconds(stage: Any, speed: Speed) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 from t5study.ground.errors import UserError
 from t5study.ground.machine import describe
 from t5study.ground.store import Store, fingerprint, read_json, read_manifest, write_json
+from t5study.study import promised
 from t5study.study.baseline import BASELINE
 from t5study.study.benchmarks import Studied
 from t5study.study.cells import cells_of, columns
@@ -328,7 +329,7 @@ def write(out: Path, ledger: Ledger, experiments: Sequence[Experiment], rounds: 
     """Writes scores.json and costs.json, each whole; leaves them alone if they say so already."""
     for name, value in [
         (SCORES, ledger.scores(experiments, rounds)),
-        (COSTS, ledger.costs(experiments)),
+        (COSTS, ledger.costs(experiments) | promised.told(out)),
     ]:
         path = out / name
         try:

@@ -1,23 +1,29 @@
-"""`study plan`: what some tables come to, what of it is missing and what that costs, as text.
+"""`study plan`: what some tables come to, what of it is missing and what that costs, as text; or what fits into a time.
 
 print(plan(Asked("laptop"), out=Path("study-laptop")))                    on this machine
 print(plan(Asked("paper"), out=Path("study"), given=Given(312, 0.4, 8)))  on eight devices of 312 TFLOP/s
+print(fitted(Asked(), None, seconds=8 * 3600))                            the scale and the rows that fit into 8 hours
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from t5study.ground.journal import duration
-from t5study.ground.machine import here
-from t5study.ground.store import Store
+from t5study.ground.machine import describe, here
+from t5study.ground.store import Store, read_json
+from t5study.study import promised
 from t5study.study.asked import Asked
+from t5study.study.budget import Choice, Clocks, Offer, choose
 from t5study.study.estimate import Clock, Estimate, clock_here, clock_of, estimate, tokens_of
 from t5study.study.experiment import Experiment
-from t5study.study.question import ask, workers_here
-from t5study.study.runner import chosen_tables, experiments_of
+from t5study.study.probe import BUDGET_S
+from t5study.study.question import ASKED, PLAN, Question, ask, workers_here
+from t5study.study.runner import addresses, chosen, experiments_of
+from t5study.study.scales import SCALES
 from t5study.study.stages import Stage, has, needed, stage_id
 from t5study.study.table import Table
 
@@ -25,11 +31,16 @@ from t5study.study.table import Table
 @dataclass(frozen=True)
 class Given:
     """A machine that is not here. peak: TFLOP/s of a device. utilisation: the part of it that training uses. devices:
-    each takes a run at a time."""
+    each takes a run at a time. memory: GB of a device, None if it need not be asked."""
 
     peak: float
     utilisation: float = 0.4
     devices: int = 1
+    memory: float | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.devices} device{'s' * (self.devices > 1)} of {self.peak:g} TFLOP/s"
 
 
 def plan(
@@ -39,24 +50,112 @@ def plan(
     tables: str = "search",
     given: Given | None = None,
     price: float | None = None,
+    keep: bool = False,
 ) -> str:
-    """What some tables need, what of it is missing, and what that costs. Trains nothing and writes nothing.
+    """What some tables need, what of it is missing, and what that costs. Trains nothing, and writes plan.json if it is
+    to keep what it says.
 
     price: of an hour of the whole machine. UserError as `runner.run_tables` has them.
     """
-    wanted = chosen_tables(tables)
-    question = ask(asked)
-    store, machine = Store(Path(out) / "store"), here()
+    question, wanted = ask(asked), chosen(tables)
     question.compare(Path(out))
-    size = given.devices if given else workers_here(machine, workers)
+    size, clocks = _machine(given, workers)
+    return _text(question, Path(out), wanted, size, clocks, given, price, keep)
+
+
+def fitted(
+    asked: Asked,
+    out: Path | None,
+    seconds: float,
+    workers: int | None = None,
+    tables: str = "search",
+    given: Given | None = None,
+    price: float | None = None,
+    scale: str | None = None,
+) -> str:
+    """The same for what fits into so many seconds, with what does not and the command that runs it. scale: the only one
+    that is looked at, None for all. out: the study's folder, which may have a scale already; None for study-SCALE.
+
+    UserError if at no scale the baseline fits.
+    """
+    wanted, first = chosen(tables), ask(asked)
+    size, clocks = _machine(given, workers)
+    scales = [scale] if scale else _scales(out)
+    questions = [first.at(name) for name in scales]
+
+    def folder(name: str) -> Path:
+        return out or Path(f"study-{name}")
+
+    for question in questions:
+        question.compare(folder(question.scale.name))
+    choice = choose(
+        questions,
+        lambda question: Store(folder(question.scale.name) / "store"),
+        wanted,
+        clocks,
+        size,
+        seconds,
+        _memory(given, size),
+    )
+    taken = choice.taken
+    question = next(one for one in questions if one.scale.name == taken.scale)
+    rest = _text(
+        question, folder(taken.scale), taken.tables, size, lambda *_: choice.clock, given, price, out is not None
+    )
+    everything = taken.fit == taken.asked
+    names = tables if everything else ",".join(addresses(taken.tables))
+    command = _command(question.asked, out, names, workers)
+    return "\n".join([*_offers(choice, size, given), *_left_out(taken), "", "run it:", f"  {command}", "", rest])
+
+
+def _machine(given: Given | None, workers: int | None) -> tuple[int, Clocks]:
+    """How many runs side by side, and what says how long they take."""
+    if given:
+        return given.devices, lambda question, store, stages, budget: clock_of(given.peak, given.utilisation)
+    machine = here()
+    size = workers_here(machine, workers)
+    return size, lambda question, store, stages, budget: clock_here(store, stages, machine, size, budget)
+
+
+def _memory(given: Given | None, size: int) -> int | None:
+    """Bytes that a run may take; None if nobody can say."""
+    if given:
+        return None if given.memory is None else round(given.memory * 1e9)
+    import psutil
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    return psutil.virtual_memory().available // size
+
+
+def _scales(out: Path | None) -> list[str]:
+    """By size; of a folder that is a study's, its own."""
+    path = Path(out) / ASKED if out else None
+    there = read_json(path) if path and path.is_file() else {}
+    scale = there.get("scale") if isinstance(there, dict) else None
+    return [scale] if isinstance(scale, str) else list(SCALES)
+
+
+def _text(
+    question: Question,
+    out: Path,
+    wanted: Sequence[Table],
+    size: int,
+    clocks: Clocks,
+    given: Given | None,
+    price: float | None,
+    keep: bool,
+) -> str:
+    store = Store(out / "store")
     experiments = experiments_of(wanted, question.scale.seeds)
     last = list(dict.fromkeys(stage for one in experiments for stage in question.stages(one)))
     stages = needed(last)
     missing = {name: stage for name, stage in stages.items() if not has(store, stage)}
-    clock = (
-        clock_of(given.peak, given.utilisation) if given else clock_here(store, list(stages.values()), machine, size)
-    )
+    clock = clocks(question, store, list(stages.values()), BUDGET_S)
     found = estimate(missing, map(stage_id, last), clock, size)
+    if keep and missing:
+        promised.write(out, store, missing, clock, found, given.label if given else describe(), size)
     absent = [f"not run: {why}" for why in dict.fromkeys(map(question.absent, experiments)) if why]
     head = [
         f"{question.scale.name} scale, text: {question.corpus_name}, "
@@ -68,7 +167,52 @@ def plan(
     tail = [*_totals(found, clock, size, given, price)] if missing else ["nothing is missing"]
     rounds = "the rounds come to as many runs as tables 1, 4, 5, 6 and 7 together"
     table = _aligned(_kinds(stages, missing, clock))
-    return "\n".join([*head, *table, *([""] if absent else []), *absent, "", *tail, rounds])
+    kept = [one.line() for one in promised.kept(out)]
+    return "\n".join(
+        [
+            *head, *table, *([""] if absent else []), *absent, "", *tail, rounds,
+            *(["", f"what {PLAN} promised of what is there:"] if kept else []), *kept,
+        ]
+    )  # fmt: skip
+
+
+# --- what fits ----------------------------------------------------------------------------------------------------
+
+
+def _offers(choice: Choice, size: int, given: Given | None) -> list[str]:
+    taken = choice.taken
+    rows: list[tuple[str, ...]] = [
+        ("scale", "the baseline, all seeds", "all that was asked", "experiments that fit", "")
+    ]
+    for one in choice.offers:
+        fit = f"{one.fit} of {one.asked}" if one.fits else one.why or "none"
+        mark = "<- taken" if one == taken else ""
+        rows.append((one.scale, duration(one.least_s), duration(one.all_s), fit, mark))
+    where = given.label if given else f"{size} worker{'s' * (size > 1)} here"
+    rule = "the largest scale at which half fits is taken, --scale asks for another"
+    return [
+        f"{duration(taken.seconds)} with {where}; {rule}",
+        *(line.rstrip() for line in _aligned(rows)),
+    ]
+
+
+def _left_out(taken: Offer) -> list[str]:
+    if not taken.left:
+        return ["", "nothing is left out"]
+    return ["", "left out:", *(f"  {', '.join(one.rows)} {one.label}: {one.why}" for one in taken.left)]
+
+
+def _command(asked: Asked, out: Path | None, tables: str, workers: int | None) -> str:
+    """The line that runs it."""
+    words = ["t5study", "study", "run", "--scale", asked.scale]
+    for flag, values in (("--text", asked.text), ("--task", asked.tasks), ("--benchmarks", asked.benchmarks)):
+        words += [flag, *values] if values else []
+    for name, pattern in asked.corpora or ():
+        words += ["--corpus", f"{name}={pattern}"]
+    for flag, value in (("--metric", asked.metric), ("--data", asked.data), ("--out", out), ("--workers", workers)):
+        words += [flag, str(value)] if value is not None else []
+    words += ["--split-missing"] if asked.split_missing else []
+    return shlex.join([*words, "--tables", tables])
 
 
 def twins(tables: Sequence[Table]) -> list[str]:

@@ -12,15 +12,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 import time
 from collections.abc import Hashable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from t5study.ground.machine import Machine, use
+from t5study.ground.machine import Machine, die_with_parent, use
 from t5study.ground.pairs import Ids, Pair
 from t5study.study.stages import Stage
 
@@ -65,13 +66,28 @@ def probe(stages: Iterable[Stage], machine: Machine, workers: int, budget: float
     context = multiprocessing.get_context("spawn")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(name, str(machine.threads))
-    with ProcessPoolExecutor(workers, context, initializer=use, initargs=(machine,)) as pool:
-        until = time.time() + budget
-        list(pool.map(_compiled, [units[0]] * workers, [machine] * workers, [until] * workers))
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(machine,)) as pool:
+        until = time.time() + BUDGET_S
+        _all(pool, _compiled, [units[0]] * workers, machine, until)
         until = time.time() + budget
         asked = units if len(units) >= workers else units * -(-workers // len(units))
-        found = list(pool.map(_unit, asked, [machine] * len(asked), [until] * len(asked)))
+        found = _all(pool, _unit, asked, machine, until)
     return {key_of(unit): speed for unit, speed in zip(asked, found, strict=True) if speed}
+
+
+def _all(pool: Executor, what: Any, units: list[Stage], machine: Machine, until: float) -> list[Any]:
+    """What comes of some units; None of those whose process died, as it does where memory runs out."""
+    try:
+        begun = [pool.submit(what, unit, machine, until) for unit in units]
+    except BrokenExecutor:
+        return [None] * len(units)
+    wait(begun)
+    return [None if _for_memory(one.exception()) else one.result() for one in begun]
+
+
+def _for_memory(error: BaseException | None) -> bool:
+    """Whether this is how it ends where there is too little memory, here or on a GPU."""
+    return isinstance(error, BrokenExecutor | MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _fits(stage: Any, workers: int) -> bool:
@@ -83,6 +99,12 @@ def _fits(stage: Any, workers: int) -> bool:
 
 
 # --- in a process of the pool -------------------------------------------------------------------------------------
+
+
+def _begin(machine: Machine) -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends them
+    use(machine)
 
 
 def _compiled(stage: Any, machine: Machine, until: float) -> None:

@@ -10,7 +10,7 @@ tables, or one more named text to pre-train on, are the same question.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from t5study.study.table import in_order
 from t5study.tasks.task import Task
 
 ASKED = "study.json"
+PLAN = "plan.json"  # what it was promised to take (promised.py): may be there first
 EMBEDDED = "pydocs"
 FORMAT = 1
 
@@ -48,6 +49,11 @@ class Question:
     def corpus_name(self) -> str:
         return " ".join(self.asked.text) if self.asked.text else EMBEDDED
 
+    def at(self, scale: str) -> Question:
+        """The same at another scale."""
+        setting = replace(self.setting, scale=scales.find(scale))
+        return Question(setting, replace(self.asked, scale=scale))
+
     def stages(self, experiment: Experiment) -> tuple[Last, ...]:
         """The last stages of an experiment: one, or one a benchmark; () if it cannot be run."""
         return stages_of(experiment, self.setting)
@@ -62,7 +68,7 @@ class Question:
         """What the folder has been asked so far, {} if nothing. UserError if that was another question."""
         path = out / ASKED
         if not path.exists():
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            if out.exists() and (not out.is_dir() or any(path.name != PLAN for path in out.iterdir())):
                 raise UserError(f"{out}: found something that is no study; choose another --out")
             return {}
         asked = read_json(path)

@@ -22,7 +22,7 @@ from typing import Any
 
 from t5study.ground.journal import duration
 from t5study.ground.store import write_text
-from t5study.study import report_differences, report_files, report_latex, report_method, report_text
+from t5study.study import report_costs, report_differences, report_files, report_latex, report_method, report_text
 from t5study.study.report_input import Study, read_study
 from t5study.study.report_view import cell_values, page
 
@@ -79,6 +79,7 @@ def render(study: Study, shown: dict[str, Any], template: str) -> str:
         "title": report_text.title(study),
         "asked": report_text.asked(study),
         "took": report_text.took(study),
+        "promised": report_costs.promised(study),
         "round_sentence": partial(report_text.round_sentence, study),
         "rests_on": report_text.rests_on(study),
         "gain_sentence": report_text.gain_sentence(study),

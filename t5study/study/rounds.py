@@ -29,6 +29,7 @@ from t5study.study.conductor import Conductor
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import NO_PRETRAINING, Ledger, label, seeds_of
 from t5study.study.noise import spread, within_two
+from t5study.study.promised import Promise
 from t5study.study.question import Question, ask, workers_here
 from t5study.study.stages import Stage
 
@@ -266,11 +267,15 @@ def run_rounds(asked: Asked, out: Path, workers: int | None = None) -> str:
     out = Path(out)
     question.claim(out, rounds=True)
     store, machine = Store(out / "store"), here()
-    with Conductor(store, workers_here(machine, workers), machine) as conductor:
+    size = workers_here(machine, workers)
+    promise = Promise(out, store, machine, size)
+    with Conductor(store, size, machine) as conductor:
         tournament = Tournament(question, store, conductor.reason)
 
         def run(wanted: Iterable[Experiment], meanwhile: Iterable[Experiment], expected: Iterable[Experiment]) -> None:
-            conductor.run(*(_stages(question, experiments) for experiments in (wanted, meanwhile, expected)))
+            first, idle, later = (_stages(question, experiments) for experiments in (wanted, meanwhile, expected))
+            promise.note([*first, *idle], later)
+            conductor.run(first, idle, later)
 
         def write() -> None:
             book = Ledger(question, store, conductor.reason)
