@@ -64,35 +64,35 @@ def looks(most: int) -> list[int]:
 def decide(
     values: Mapping[str, Sequence[float | None]],
     most: int,
-    others: Sequence[float] = (),
+    repeated: Mapping[str, Sequence[float]] = {},
     higher_is_better: bool = True,
     level: float = LEVEL,
 ) -> Decision:
     """Plays the looks through on what is there. values: label -> its numbers, seed by seed, None for a seed that
-    failed; a candidate without any number is no contender. others: of an experiment that is no candidate here but as
-    noisy (the repeated baseline), at every look.
+    failed; a candidate without any number is no contender. repeated: numbers of experiments that every study repeats
+    (the baseline), by label: they tell the noise from the first look on, and of a candidate its mean.
 
     >>> race = {"a": [3.0, 3.1], "b": [3.4, 3.5], "c": [9.0]}
-    >>> found = decide(race, most=4, others=[5.0, 5.1, 5.2], higher_is_better=False)
+    >>> found = decide(race, most=4, repeated={"baseline": [5.0, 5.1, 5.2]}, higher_is_better=False)
     >>> found.contenders, found.seeds, dict(found.dropped), found.wanted
     (('a', 'b'), 2, {'c': 1}, 4)
     """
     sign = 1 if higher_is_better else -1
     left = [label for label, told in values.items() if any(value is not None for value in told)]
     means, dropped, seeds = dict[str, float](), dict[str, int](), 0
-    known: dict[str, list[float]] = {}
+    known: dict[str, Sequence[float]] = {}
     for j, n in enumerate(looks(most), 1):
         if not left or (j > 1 and any(len(values[label]) < n for label in left)):
             return Decision(tuple(left), means, seeds, dropped, n if left else None)
         seeds = n
         for label in left:
             at_hand = [value for value in values[label][:n] if value is not None]
-            known[label] = at_hand or known.get(label) or _first(values[label])
+            known[label] = max(at_hand or known.get(label) or _first(values[label]), repeated.get(label, ()), key=len)
             means[label] = math.fsum(known[label]) / len(known[label])
         left.sort(key=lambda label: -sign * means[label])  # equals stay in their order
         best, *rest = left
         needed = level / (j * (j + 1) * max(1, len(values) - 1))
-        noise = pooled([*known.values(), list(others)])
+        noise = pooled([*({**repeated, **known}).values()])
         for label in rest:
             behind = sign * (means[best] - means[label])
             if chance(behind, len(known[best]), len(known[label]), noise) <= needed:
@@ -135,7 +135,7 @@ def sentence(found: Decision, column: str, level: float = LEVEL) -> str:
     """What the race came to, for people.
 
     >>> race = {"a": [3.0, 3.1], "b": [3.4, 3.5], "c": [9.0]}
-    >>> sentence(decide(race, 2, [5.0, 5.1, 5.2], higher_is_better=False), "mean nats")
+    >>> sentence(decide(race, 2, {"baseline": [5.0, 5.1, 5.2]}, higher_is_better=False), "mean nats")
     'A tie on mean nats after 2 seeds: b cannot be told from a, the best with 3.05 (Student, 5 % for the whole race).'
     """
     best, *rest = found.contenders

@@ -80,6 +80,7 @@ def render(study: Study, shown: dict[str, Any], template: str) -> str:
         "asked": report_text.asked(study),
         "took": report_text.took(study),
         "round_sentence": partial(report_text.round_sentence, study),
+        "rounds_rule": report_text.rounds_rule(study),
         "rests_on": report_text.rests_on(study),
         "gain_sentence": report_text.gain_sentence(study),
         "tests_said": report_differences.SAID,

@@ -10,15 +10,15 @@ from scipy import stats
 
 from t5study.study.decide import LEVEL, chance, decide, looks, pooled, sentence
 
-BASE = [5.0, 5.1, 5.2]  # a baseline that is no candidate: its deviation is 0.1
+BASE = {"baseline": [5.0, 5.1, 5.2]}  # that is no candidate: its deviation is 0.1
 
 
 def race(draw: np.random.Generator, means: dict[str, float], most: int) -> tuple[str | None, int]:
     """Seeds as they are asked for, until it is decided or there are no more: who won, and seeds spent in all."""
-    others = (5 + 0.1 * draw.normal(size=3)).tolist()
+    repeated = {"baseline": (5 + 0.1 * draw.normal(size=3)).tolist()}
     values: dict[str, list[float | None]] = {label: [mean + 0.1 * draw.normal()] for label, mean in means.items()}
     while True:
-        found = decide(values, most, others)
+        found = decide(values, most, repeated)
         if found.wanted is None:
             return (found.contenders[0] if found.decided else None), sum(map(len, values.values()))
         for label in found.contenders:
@@ -52,7 +52,7 @@ def test_a_loser_is_dropped_at_the_first_look_and_stays_dropped():
 
 def test_what_is_dropped_is_told_by_the_pooled_student_test():
     """At the edge: three baselines and one run each, four candidates; look 1 has half of 5 %, a third a comparison."""
-    std, freedom = pooled([BASE])
+    std, freedom = pooled([BASE["baseline"]])
     far = stats.t.isf(LEVEL / 2 / 3, freedom) * std * 2**0.5
     for off, dropped in [(0.999 * far, {}), (1.001 * far, {"b": 1, "c": 1, "d": 1})]:
         values = {"a": [1.0], **{label: [1.0 - off] for label in "bcd"}}
@@ -73,6 +73,14 @@ def test_failed_seeds_count_as_tried_and_not_as_numbers():
     assert found.wanted is None  # no more than two seeds, and both were tried
     assert decide({"a": [None]}, 2).contenders == ()
     assert decide({"a": [None, 1.0], "b": [1.1, 1.1]}, 2, BASE).means["a"] == 1.0
+
+
+def test_a_repeated_candidate_is_judged_by_all_its_seeds_from_the_first_look_on():
+    lucky = {"a": [9.0, 1.0, 1.0], "b": [3.6]}
+    found = decide(lucky, 1, {"a": [9.0, 1.0, 1.0]})
+    assert found.means == {"a": pytest.approx(11 / 3), "b": 3.6}
+    assert found.contenders == ("a", "b")
+    assert decide({"a": [2.0, 2.1], "b": [1.0]}, 1, {"a": [2.0, 2.1]}).means["a"] == 2.05
 
 
 def test_a_single_candidate_wins_at_once():
