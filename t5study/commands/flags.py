@@ -364,6 +364,18 @@ def finetuning(parser: Parser) -> None:
     )
 
 
+def until_decided(parser: Parser) -> None:
+    parser.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="further seeds of the candidates that cannot be told from a round's best, until one is left",
+    )
+    parser.add_argument("--most-seeds", type=Whole(1, 1000), help="seeds of a candidate, at most (default: 10)")
+    parser.add_argument(
+        "--budget", type=time, metavar="TIME", help="30min, 8h, 2d: no further seed that would end later"
+    )
+
+
 def machine(parser: Parser, fits: bool = False) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: a GPU if torch sees one")
     parser.add_argument("--threads", type=Whole(1, 1024), help="torch threads (default: 1)")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from t5study.study.asked import Asked
+    from t5study.study.decide import Until
 
 _SCALE = "laptop"
 
@@ -37,8 +38,19 @@ def rounds(args: argparse.Namespace) -> None:
     from t5study.study import report
     from t5study.study import rounds as search
 
-    print(search.run_rounds(_asked(args), _folder(args), args.workers))
+    print(search.run_rounds(_asked(args), _folder(args), args.workers, _until(args)))
     print(f"report: {report.write_report(_folder(args))}")
+
+
+def _until(args: argparse.Namespace) -> Until | None:
+    from t5study.ground.errors import UserError
+    from t5study.study.decide import Until
+
+    if args.until_decided:
+        return Until(args.most_seeds or Until.most_seeds, args.budget)
+    if args.most_seeds or args.budget is not None:
+        raise UserError("--most-seeds, --budget: found without --until-decided, which they are for; give it too")
+    return None
 
 
 def report(args: argparse.Namespace) -> None:

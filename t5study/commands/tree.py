@@ -114,7 +114,9 @@ def build_parser() -> Parser:
         flags.tasks(leaf)
         flags.benchmarks(leaf)
         leaf.add_argument("--workers", type=Whole(1, 256), help="runs side by side (default: one a core)")
-        if name != "rounds":
+        if name == "rounds":
+            flags.until_decided(leaf)
+        else:
             leaf.add_argument(
                 "--tables",
                 default="search",

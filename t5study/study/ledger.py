@@ -50,10 +50,12 @@ def seeds_of(experiment: Experiment, seeds: int) -> list[Experiment]:
 
 class Ledger:
     """Reads runs out of a store, each once: make a new one when there are more. reason: why a stage failed in this
-    session, None if it did not."""
+    session, None if it did not. most_seeds: of an experiment that are looked for, where that is more than the scale's
+    (rounds that are played until they are decided)."""
 
-    def __init__(self, question: Question, store: Store, reason: Reason = lambda stage: None):
+    def __init__(self, question: Question, store: Store, reason: Reason = lambda stage: None, most_seeds: int = 0):
         self.question, self.store, self._reason = question, store, reason
+        self.seeds = max(question.scale.seeds, most_seeds)
         self._cells: dict[tuple[Last, ...], dict[str, Cell] | None] = {}
 
     @cached_property
@@ -97,9 +99,7 @@ class Ledger:
     def runs_of(self, experiment: Experiment) -> list[str]:
         """Fingerprints of the runs of an experiment, over its seeds."""
         return [
-            _key(self.question.stages(one))
-            for one in seeds_of(experiment, self.question.scale.seeds)
-            if self.cells(one) is not None
+            _key(self.question.stages(one)) for one in seeds_of(experiment, self.seeds) if self.cells(one) is not None
         ]
 
     # --- scores.json ----------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Ledger:
         """scores.json as a value: these experiments (those that have not been run are left out), and the rounds."""
         question, setting = self.question, self.question.setting
         told = self.columns
-        seeds = question.scale.seeds
+        seeds = self.seeds
         declared = [one for table in EVERY for row in table.rows for one in seeds_of(row.experiment, seeds)]
         runs: dict[str, Any] = {}
         asked = set(experiments)

@@ -83,13 +83,17 @@ class Question:
             raise UserError(f"{out}: was asked another question ({difference}); choose another --out, or delete it")
         return asked
 
-    def claim(self, out: Path, *, rounds: bool = False, tables: Sequence[str] = ()) -> dict[str, Any]:
-        """Writes down what the folder is asked, beside what it was asked before; returns all of it. UserError if it
-        was asked another question."""
+    def claim(
+        self, out: Path, *, rounds: bool = False, tables: Sequence[str] = (), most_seeds: int = 0
+    ) -> dict[str, Any]:
+        """Writes down what the folder is asked, beside what it was asked before; returns all of it. most_seeds: of
+        rounds that are played until they are decided. UserError if it was asked another question."""
         before, typed = self.compare(out), self.asked
         several = (
             {"benchmarks": list(typed.benchmarks), "split_missing": typed.split_missing} if typed.benchmarks else {}
         )
+        most_seeds = max(most_seeds, before.get("most_seeds", 0))
+        several |= {"most_seeds": most_seeds} if most_seeds else {}
         corpora = {"corpora": [list(one) for one in typed.corpora]} if typed.corpora else {}
         asked = {
             "format": FORMAT,

@@ -81,6 +81,7 @@ def render(study: Study, shown: dict[str, Any], template: str) -> str:
         "took": report_text.took(study),
         "promised": report_costs.promised(study),
         "round_sentence": partial(report_text.round_sentence, study),
+        "rounds_rule": report_text.rounds_rule(study),
         "rests_on": report_text.rests_on(study),
         "gain_sentence": report_text.gain_sentence(study),
         "tests_said": report_differences.SAID,

@@ -98,7 +98,9 @@ def rerun(study: Study) -> list[tuple[str, str]]:
     flags = " ".join(asked)
     tables = study.asked.get("tables") or [table.number for table in study.tables]
     tables = ",".join(str(number) for number in tables)
-    again = f"t5study study rounds {flags}" if study.rounds else f"t5study study run {flags} --tables {tables}"
+    most = study.asked.get("most_seeds")
+    decided = f" --until-decided --most-seeds {most}" if most else ""
+    again = f"t5study study rounds {flags}{decided}" if study.rounds else f"t5study study run {flags} --tables {tables}"
     told = [
         ("All of it again; what is done is not done twice", again),
         ("What is missing, and what it would cost on this machine", f"t5study study plan {flags}"),

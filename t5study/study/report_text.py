@@ -190,6 +190,16 @@ def round_sentence(study: Study, turn: Round) -> str:
     return f"{turn.winner} wins; {second}, the next, is {abs(runners[second]):.1f} σ behind.{on}"
 
 
+def rounds_rule(study: Study) -> str:
+    """What decides a round."""
+    if study.asked.get("most_seeds"):
+        return (
+            f"Candidates that cannot be told from the best get further seeds, up to {study.asked['most_seeds']} "
+            "(Student, 5 % for a whole round); those left are tied with it."
+        )
+    return "Whoever lies within two standard deviations (σ) of the best is tied with it; a tie is called a tie."
+
+
 def behind_winner(study: Study, turn: Round) -> dict[str, float | None]:
     """Each candidate's distance to the winner in the verdict column, in standard deviations; 0 for the winner."""
     column, noise = study.column(study.verdict_column), study.noise.get(study.verdict_column)

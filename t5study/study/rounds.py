@@ -8,12 +8,14 @@
 All candidates of a round run side by side; where a worker would be idle it takes candidates of later rounds that are
 certain, and repeats of the baseline and of fine-tuning without pre-training, from which the noise is known. A round is
 decided by the mean over a candidate's runs in the scale's verdict column. Whatever lies within two of our baseline's
-standard deviations of the best is tied with it, and the verdict says so; the best goes on all the same.
+standard deviations of the best is tied with it, and the verdict says so; the best goes on all the same. Asked to, a
+round goes on with further seeds of those that cannot be told from the best, until it is decided (decide.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +28,13 @@ from t5study.study import ledger
 from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
 from t5study.study.conductor import Conductor
+from t5study.study.decide import Decision, Until, decide, sentence
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import NO_PRETRAINING, Ledger, label, seeds_of
 from t5study.study.noise import spread, within_two
 from t5study.study.promised import Promise
 from t5study.study.question import Question, ask, workers_here
+from t5study.study.scores import value_of
 from t5study.study.stages import Stage
 
 OBJECTIVES: tuple[Objective, ...] = (PrefixLM(), BertStyle(), Deshuffle())
@@ -93,8 +97,10 @@ def judge(
     column: str,
     higher_is_better: bool,
     last: bool = False,
+    decision: Decision | None = None,
 ) -> Verdict:
     """Candidates' numbers -> who wins, who is tied, who goes on. std: of our repeated baselines, None if unknown.
+    decision: of rounds that are played until they are decided, in place of the two deviations.
 
     >>> judge({PrefixLM(): 3.1, BertStyle(): 3.3}, {}, 0.05, "mean nats", False).sentence.split(":")[0]
     'prefix LM wins on mean nats with 3.1'
@@ -104,11 +110,16 @@ def judge(
         return Verdict(None, (), None, f"No candidate could be run.{lost}")
     sign = 1 if higher_is_better else -1
     order = sorted(values, key=lambda one: -sign * values[one])  # equals stay in the paper's order
+    if decision:
+        first = {label: k for k, label in enumerate(decision.contenders)}
+        order.sort(key=lambda one: first.get(one.label, len(first)))
     best = order[0]
     near = within_two({one.label: values[one] for one in order}, std, higher_is_better)
-    ties = tuple(one for one in near if one != best.label)
+    ties = tuple(one for one in (decision.contenders if decision else near) if one != best.label)
     at = f"on {column} with {values[best]:.4g}"
-    if len(order) == 1:
+    if decision:
+        told = sentence(decision, column)
+    elif len(order) == 1:
         told = f"{best.label} wins {at}: no other could be compared."
     elif std is None:
         told = f"{best.label} is ahead {at}; without repeated baselines nobody can tell whether that is signal."
@@ -151,12 +162,16 @@ Run = Callable[[Iterable[Experiment], Iterable[Experiment], Iterable[Experiment]
 class Tournament:
     """The rounds of a study, played with what `run(wanted, meanwhile, expected)` puts into the store.
 
-    told: the rounds as scores.json has them. experiments: all that were called for, in order.
+    told: the rounds as scores.json has them. experiments: all that were called for, in order. most_seeds: of a
+    candidate that is not yet told from the best; 0 for rounds that are decided by what every study runs. may: whether
+    there is time for so many further runs.
     """
 
     question: Question
     store: Store
     reason: ledger.Reason = lambda stage: None
+    most_seeds: int = 0
+    may: Callable[[Sequence[Experiment]], bool] = lambda runs: True
 
     def __post_init__(self) -> None:
         self.told: list[dict[str, Any]] = []
@@ -176,8 +191,9 @@ class Tournament:
             later = certain if this.number == 1 else []
             self._note([*wanted, *later])
             run(wanted, [*later, *noise], [*self.experiments, *self._likely(this.number, winner), *noise])
-            if any(Ledger(self.question, self.store, self.reason).cells(one) is None for one in wanted):
+            if any(self._book().cells(one) is None for one in wanted):
                 break  # nothing runs here, and the store does not have it
+            self._go_on(candidates, run, [*self._likely(this.number, winner), *noise])
             played.append((this, candidates))
             winner = self._tell(played).goes_on
             after_round()
@@ -186,6 +202,42 @@ class Tournament:
         if played:
             self._tell(played)
             after_round()
+
+    def _go_on(self, candidates: Sequence[Objective], run: Run, later: Sequence[Experiment]) -> None:
+        """Further seeds of the candidates that cannot be told from the best, look by look, while there may be more."""
+        if not self.most_seeds:
+            return
+        run(seeds_of(BASELINE, self.question.scale.seeds), (), [*self.experiments, *later])  # noise, to judge by
+        while (found := self._decision(candidates, self._book())) and found.wanted:
+            racing = [one for one in candidates if one.label in found.contenders]
+            further = [one for each in racing for one in seeds_of(BASELINE.but(objective=each), found.wanted)]
+            missing = [one for one in further if self._book().cells(one) is None]
+            if missing and self.may(missing):
+                run(further, (), [*self.experiments, *further, *later])
+            if any(self._book().cells(one) is None for one in further):
+                break  # no time, or nothing runs here
+        book, every = self._book(), self._with_seeds(candidates, self.most_seeds)
+        self._note(one for one in every if book.cells(one) is not None)
+
+    def _decision(self, candidates: Sequence[Objective], book: Ledger) -> Decision | None:
+        """The race as far as the store has it; None in rounds that have none."""
+        if not self.most_seeds:
+            return None
+        column = self.question.scale.verdict_column
+        told = {
+            one.label: [
+                value_of(cells, column)
+                for seed in seeds_of(BASELINE.but(objective=one), self.most_seeds)
+                if (cells := book.cells(seed)) is not None
+            ]
+            for one in candidates
+        }
+        baselines = book.values(seeds_of(BASELINE, self.question.scale.seeds), column)
+        higher = next(one for one in book.columns if one.name == column).higher_is_better
+        return decide(told, self.most_seeds, {BASELINE.objective.label: baselines}, higher)
+
+    def _book(self) -> Ledger:
+        return Ledger(self.question, self.store, self.reason, self.most_seeds)
 
     def noise(self) -> list[Experiment]:
         """The runs from which noise, and the gain of pre-training, are known."""
@@ -199,34 +251,38 @@ class Tournament:
         later = {2: strategies(BertStyle()), 3: rates(strategy), 4: spans(strategy)}
         return [one for n, candidates in later.items() if n > number for one in self._with_seeds(candidates)]
 
-    def _with_seeds(self, candidates: Sequence[Objective]) -> list[Experiment]:
-        """One run each; the baseline as often as it is repeated, so that its mean is what it is judged by."""
+    def _with_seeds(self, candidates: Sequence[Objective], further: int = 0) -> list[Experiment]:
+        """One run each; the baseline as often as it is repeated, so that its mean is what it is judged by. further:
+        seeds of each, where there may be more."""
         experiments = [BASELINE.but(objective=objective) for objective in candidates]
-        seeds = self.question.scale.seeds
-        return [one for each in experiments for one in (seeds_of(each, seeds) if each == BASELINE else [each])]
+        seeds = max(self.question.scale.seeds, further)
+        return [
+            one for each in experiments for one in (seeds_of(each, seeds) if each == BASELINE or further else [each])
+        ]
 
     def _note(self, experiments: Iterable[Experiment]) -> None:
         self.experiments += [one for one in dict.fromkeys(experiments) if one not in self.experiments]
 
     def _tell(self, played: Sequence[tuple[Round, tuple[Objective, ...]]]) -> Verdict:
         """Judges all rounds so far by what is known now; returns the last verdict."""
-        book = Ledger(self.question, self.store, self.reason)
+        book = self._book()
         scale = self.question.scale
         column = next(one for one in book.columns if one.name == scale.verdict_column)
-        baselines = book.values(seeds_of(BASELINE, scale.seeds), column.name)
+        baselines = book.values(seeds_of(BASELINE, book.seeds), column.name)
         std = spread(baselines).std if baselines else None
         self.told, verdict = [], Verdict(None, (), None, "")
         for this, candidates in played:
             values, failed = {}, {}
             for objective in candidates:
-                found = book.values(self._with_seeds([objective]), column.name)
+                found = book.values(self._with_seeds([objective], self.most_seeds), column.name)
                 if found:
                     values[objective] = spread(found).mean
                 else:
                     stages = self.question.stages(BASELINE.but(objective=objective))
                     failed[objective] = next(filter(None, map(self.reason, stages)), "it has not been run")
             last = this is ROUNDS[-1]
-            verdict = judge(values, failed, std, column.name, column.higher_is_better, last)
+            decision = self._decision(candidates, book) if values else None
+            verdict = judge(values, failed, std, column.name, column.higher_is_better, last, decision)
             self.told.append(self._round(book, this, candidates, verdict))
         return verdict
 
@@ -247,9 +303,9 @@ class Tournament:
         }
 
 
-def replay(question: Question, store: Store, reason: ledger.Reason) -> Tournament:
+def replay(question: Question, store: Store, reason: ledger.Reason, most_seeds: int = 0) -> Tournament:
     """The rounds as far as the store has what they need, without running anything."""
-    tournament = Tournament(question, store, reason)
+    tournament = Tournament(question, store, reason, most_seeds)
     tournament.play(lambda wanted, meanwhile, expected: None)
     return tournament
 
@@ -257,20 +313,30 @@ def replay(question: Question, store: Store, reason: ledger.Reason) -> Tournamen
 # --- the command --------------------------------------------------------------------------------------------------
 
 
-def run_rounds(asked: Asked, out: Path, workers: int | None = None) -> str:
-    """Plays the rounds in a study's folder, going on where it was stopped; returns the verdicts as text.
+def run_rounds(asked: Asked, out: Path, workers: int | None = None, until: Until | None = None) -> str:
+    """Plays the rounds in a study's folder, going on where it was stopped; returns the verdicts as text. until: with
+    further seeds where a round is not decided; a folder that was once played so stays so.
 
     Writes scores.json and costs.json after every round. UserError for every mistake of the user's; Stopped after
     SIGINT or SIGTERM, when the workers have saved.
     """
     question = ask(asked)
     out = Path(out)
-    question.claim(out, rounds=True)
+    claimed = question.claim(out, rounds=True, most_seeds=until.most_seeds if until else 0)
+    most_seeds, began = claimed.get("most_seeds", 0), time.monotonic()
     store, machine = Store(out / "store"), here()
     size = workers_here(machine, workers)
     promise = Promise(out, store, machine, size)
     with Conductor(store, size, machine) as conductor:
-        tournament = Tournament(question, store, conductor.reason)
+
+        def may(further: Sequence[Experiment]) -> bool:
+            """Whether further runs were asked for, and are likely to end in time."""
+            if until is None or until.seconds is None:
+                return until is not None
+            likely = len(further) * _takes(Ledger(question, store), tournament.experiments) / size
+            return time.monotonic() - began + likely <= until.seconds
+
+        tournament = Tournament(question, store, conductor.reason, most_seeds, may)
 
         def run(wanted: Iterable[Experiment], meanwhile: Iterable[Experiment], expected: Iterable[Experiment]) -> None:
             first, idle, later = (_stages(question, experiments) for experiments in (wanted, meanwhile, expected))
@@ -278,7 +344,7 @@ def run_rounds(asked: Asked, out: Path, workers: int | None = None) -> str:
             conductor.run(first, idle, later)
 
         def write() -> None:
-            book = Ledger(question, store, conductor.reason)
+            book = Ledger(question, store, conductor.reason, most_seeds)
             ledger.write(out, book, tournament.experiments, tournament.told)
 
         written = 0
@@ -293,6 +359,12 @@ def run_rounds(asked: Asked, out: Path, workers: int | None = None) -> str:
         write()
         built = len(conductor.built)
     return _report(tournament, built)
+
+
+def _takes(book: Ledger, experiments: Sequence[Experiment]) -> float:
+    """Seconds of a run, from those that are there; 0 where there is none."""
+    took = [run["pretrain_s"] + run["finetune_s"] for run in book.costs(experiments)["runs"].values()]
+    return spread(took).mean if took else 0.0
 
 
 def _stages(question: Question, experiments: Iterable[Experiment]) -> list[Stage]:

@@ -112,6 +112,7 @@ def run_tables(asked: Asked, out: Path, workers: int | None = None, tables: str 
         before = chosen(",".join(claimed["tables"]))  # what was asked earlier stays in the scores
         experiments, told = experiments_of(before, seeds), []
         if claimed["rounds"]:
-            tournament = rounds.replay(question, store, conductor.reason)
+            tournament = rounds.replay(question, store, conductor.reason, claimed.get("most_seeds", 0))
             experiments, told = [*experiments, *tournament.experiments], tournament.told
-        ledger.write(out, Ledger(question, store, conductor.reason), experiments, told)
+        book = Ledger(question, store, conductor.reason, claimed.get("most_seeds", 0))
+        ledger.write(out, book, experiments, told)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from study_folder import EXPERIMENTS, HOSTILE, fingerprint, write_study
 
 from t5study.ground.errors import UserError
 from t5study.study.report import write_report
+from t5study.study.report_input import read_study
+from t5study.study.report_method import rerun
 
 Scores = dict[str, Any]
 
@@ -171,6 +174,8 @@ def test_commands_to_run_again_quote_what_was_given(tmp_path: Path) -> None:
     write_study(out, journals=False)
     asked = {"scale": "evening", "text": ["my text/*.txt"], "tasks": ["a.jsonl", "b;c.tsv"], "metric": "bleu"}
     (out / "study.json").write_text(json.dumps(asked))
+    raced = rerun(replace(read_study(out), asked={**asked, "most_seeds": 6}))[0][1]
+    assert raced.endswith("s here' --until-decided --most-seeds 6")
     page = Page(write_report(out).read_text(encoding="utf-8"))
     flags = "--scale evening --text 'my text/*.txt' --task a.jsonl 'b;c.tsv' --metric bleu --out 'it'\"'\"'s here'"
     assert f"t5study study rounds {flags}" in page.words

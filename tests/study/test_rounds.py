@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy_study import put, put_run, toy_question
 
@@ -38,13 +39,26 @@ def nats_by_default(experiment: Experiment) -> float:
 class Played:
     """A tournament played on made-up numbers, and in which calls its runs came."""
 
-    def __init__(self, root: Path, nats: Callable[[Experiment], float | None] = nats_by_default):
+    def __init__(
+        self,
+        root: Path,
+        nats: Callable[[Experiment], float | None] = nats_by_default,
+        most_seeds: int = 0,
+        may: int = 99,
+    ):
+        """may: how often further seeds may be run."""
         self.question, self.store = toy_question(), Store(root / "store")
         self.calls: list[list[Experiment]] = []
         self.failed: dict[Finetune, str] = {}
         self.meanwhile: list[list[Experiment]] = []
         self.expected: list[set[Experiment]] = []
-        self.tournament = Tournament(self.question, self.store, self.failed.get)  # type: ignore[arg-type]
+        asked: list[int] = []
+
+        def there_is_time(further: Sequence[Experiment]) -> bool:
+            asked.append(len(further))
+            return len(asked) <= may
+
+        self.tournament = Tournament(self.question, self.store, self.failed.get, most_seeds, there_is_time)  # type: ignore[arg-type]
 
         def run(wanted: Iterable[Experiment], meanwhile: Iterable[Experiment], expected: Iterable[Experiment]) -> None:
             self.calls.append(list(wanted))
@@ -211,6 +225,83 @@ def test_variants_keep_all_but_what_they_vary():
     assert winner in strategies(winner)
     assert winner in rates(winner)
     assert winner in spans(winner)
+
+
+# --- until decided --------------------------------------------------------------------------------------------------
+
+
+def racing(experiment: Experiment) -> float | None:
+    """BERT-style and prefix LM are five deviations apart, the four rates are equal, and the rest is far apart."""
+    chance = np.random.default_rng([experiment.seed, len(experiment.objective.label)]).normal(0, 0.01)
+    off = {PrefixLM(): 0.12, BertStyle(): 0.07, Deshuffle(): 3.0, DropTokens(): 1.0}
+    objective = experiment.objective
+    if isinstance(objective, Denoising) and objective not in off:
+        off[objective] = 0.0 if objective.mean_span is None else 2.0 + objective.mean_span
+        off[objective] += 0.9 if objective.inputs == "mask" else 0.0
+    return 3.0 + (1.0 if not experiment.pretraining else 0.0) + off[objective] + chance
+
+
+def seeds_of_each(played: Played, number: int) -> dict[str, int]:
+    return {each["label"]: len(each["runs"]) for each in played.told[number - 1]["candidates"]}
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    return Played(tmp_path_factory.mktemp("raced"), racing, most_seeds=4)
+
+
+def test_a_round_goes_on_until_its_winner_is_clear(raced: Played):
+    first = raced.told[0]
+    seeds = seeds_of_each(raced, 1)
+    assert seeds["deshuffling"] == 1  # told from the best at once: it gets no further seed
+    assert seeds["prefix LM"] in (2, 4)
+    assert (first["winner"], first["ties"]) == ("BERT-style 15%", [])
+    assert first["verdict"].startswith("BERT-style 15% wins on mean nats with 3.0")
+    assert "(Student, 5 % for the whole race)" in first["verdict"]
+
+
+def test_a_round_without_a_winner_ends_with_its_seeds_and_is_a_tie(raced: Played):
+    third = raced.told[2]
+    assert set(seeds_of_each(raced, 3).values()) == {4}
+    assert len(third["ties"]) == 3
+    assert third["verdict"].startswith("A tie on mean nats after 4 seeds: ")
+    assert third["goes_on"] == third["winner"]
+
+
+def test_a_replay_of_a_race_tells_the_same_and_runs_nothing(raced: Played):
+    again = replay(raced.question, raced.store, lambda stage: None, most_seeds=4)
+    assert json.dumps(again.told) == json.dumps(raced.told)
+    assert set(again.experiments) == set(raced.tournament.experiments)
+
+
+def test_all_seeds_are_in_the_scores_and_in_their_noise(raced: Played, tmp_path: Path):
+    from t5study.study.report_input import read_study
+
+    book = Ledger(raced.question, raced.store, most_seeds=4)
+    ledger.write(tmp_path, book, raced.tournament.experiments, raced.told)
+    study = read_study(tmp_path)
+    assert len(study.runs) == len(raced.tournament.experiments)
+    assert study.noise["mean nats"].runs == 4  # the baseline was a contender
+    assert {run.seed for run in study.runs.values()} == {0, 1, 2, 3}
+
+
+def test_when_there_is_no_time_it_stops_and_says_what_it_knows(tmp_path: Path):
+    played = Played(tmp_path, racing, most_seeds=4, may=1)
+    assert max(seeds_of_each(played, 1).values()) == 2
+    assert seeds_of_each(played, 3)["replace spans 25%"] == 1
+    assert played.told[2]["verdict"].startswith("A tie on mean nats after 1 seed: ")
+
+
+def test_a_seed_that_fails_ends_no_race(tmp_path: Path):
+    played = Played(
+        tmp_path, lambda one: None if (one.objective, one.seed) == (PrefixLM(), 1) else racing(one), most_seeds=2
+    )
+    assert [told["number"] for told in played.told] == [1, 2, 3, 4]
+    assert seeds_of_each(played, 1)["prefix LM"] == 2  # the failed one is a run, too
+
+
+def test_without_the_option_no_seed_beyond_the_baselines_is_run(usual: Played):
+    assert {one.seed for one in usual.tournament.experiments if one.but(seed=0) != BASELINE and one.pretraining} == {0}
 
 
 # --- the ledger on the same store -----------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from t5study.ground.store import MANIFEST, Store, verify
 from t5study.study import planned, runner
 from t5study.study.asked import Asked
 from t5study.study.builds import events
+from t5study.study.decide import Until
 from t5study.study.report_input import read_study
 from t5study.study.rounds import run_rounds
 from t5study.study.scales import SMOKE
@@ -131,6 +132,23 @@ def test_the_rounds_are_played_and_told(played: Played):
     assert study.noise["mean nats"].std > 0  # seeds differ
     assert study.corpus["documents"] == 300 or study.corpus["tokens"] == SMOKE.max_tokens
     assert set(study.costs["runs"]) == set(study.runs)
+
+
+@pytest.mark.slow
+def test_rounds_until_decided_add_seeds_and_end_in_the_same_bytes(given: Given, tmp_path: Path):
+    """SMOKE tells nothing apart, so all goes to the most seeds; given no time, nothing further is run."""
+    out = tmp_path / "study"
+    run_rounds(**given.ask(out), until=Until(most_seeds=2, seconds=0.0))
+    assert {run.seed for run in read_study(out).runs.values() if run.pretrain} == {0, 1, 2}
+    assert "after 1 seed" in read_study(out).rounds[0].verdict
+    said = run_rounds(**given.ask(out), until=Until(most_seeds=2))
+    study = read_study(out)
+    assert len(study.runs) > 18
+    assert all(len(each.runs) >= 2 for turn in study.rounds for each in turn.candidates if each.label in turn.ties)
+    assert "after 2 seeds" in said
+    before = (out / "scores.json").read_bytes()
+    assert run_rounds(**given.ask(out)).endswith("everything was there: nothing was run")  # it is still such a study
+    assert (out / "scores.json").read_bytes() == before
 
 
 def test_every_stage_is_whole_and_lean(played: Played):
