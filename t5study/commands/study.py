@@ -1,4 +1,4 @@
-"""Commands of the search itself: study plan, run, rounds, report."""
+"""Commands of the search itself: study plan, run, rounds, status, report."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ def rounds(args: argparse.Namespace) -> None:
 
     print(search.run_rounds(_asked(args), _folder(args), args.workers))
     print(f"report: {report.write_report(_folder(args))}")
+
+
+def status(args: argparse.Namespace) -> None:
+    import json
+
+    from t5study.study import status as room
+
+    found = room.look(args.folder)
+    print(json.dumps(room.as_json(found), indent=1, ensure_ascii=False) if args.json else room.text(found))
 
 
 def report(args: argparse.Namespace) -> None:

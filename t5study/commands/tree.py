@@ -125,6 +125,16 @@ def build_parser() -> Parser:
             leaf.add_argument("--utilisation", type=Real(0, 1, open=True), help="the part that is used (default: 0.4)")
             leaf.add_argument("--devices", type=Whole(1, 2**20), help="how many, each with a run (default: 1)")
             leaf.add_argument("--price-per-hour", type=Real(0, 1e9), help="of the whole machine: what it comes to")
+    status = _leaf(
+        study,
+        "status",
+        "study.status",
+        "Say what of a study is done, running, failed or missing, who is at it since when, and how long the rest "
+        "takes. Reads its folder and changes nothing in it, while it runs or after.",
+        "study-laptop\n  t5study study status study-laptop --json",
+    )
+    status.add_argument("folder", type=folder, nargs="?", default=Path("study-laptop"), help="--out of a study")
+    status.add_argument("--json", action="store_true", help="all of it as JSON")
     report = _leaf(
         study,
         "report",
