@@ -191,7 +191,7 @@ class Toy(Stage):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.mode == "waits":
             (work / "waiting").touch()
-            until = time.monotonic() + 60
+            until = time.monotonic() + 300
             while not Path(self.go).exists() and time.monotonic() < until:
                 time.sleep(0.01)
         write_json(work / RESULT, {"name": self.name, "process": os.getpid(), "last_loss": 1.5})

@@ -1,4 +1,4 @@
-"""Commands of the search itself: study plan, run, rounds, report."""
+"""Commands of the search itself: study plan, run, rounds, status, report."""
 
 from __future__ import annotations
 
@@ -51,6 +51,15 @@ def _until(args: argparse.Namespace) -> Until | None:
     if args.most_seeds or args.budget is not None:
         raise UserError("--most-seeds, --budget: found without --until-decided, which they are for; give it too")
     return None
+
+
+def status(args: argparse.Namespace) -> None:
+    import json
+
+    from t5study.study import status as room
+
+    found = room.look(args.folder)
+    print(json.dumps(room.as_json(found), indent=1, ensure_ascii=False) if args.json else room.text(found))
 
 
 def report(args: argparse.Namespace) -> None:

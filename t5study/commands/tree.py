@@ -131,6 +131,16 @@ def build_parser() -> Parser:
                 "--budget", type=time, help="30min, 8h, 2d: the scale and the rows that fit, and what is left out"
             )
             leaf.add_argument("--price-per-hour", type=Real(0, 1e9), help="of the whole machine: what it comes to")
+    status = _leaf(
+        study,
+        "status",
+        "study.status",
+        "Say what of a study is done, running, failed or missing, who is at it since when, and how long the rest "
+        "takes. Reads its folder and changes nothing in it, while it runs or after.",
+        "study-laptop\n  t5study study status study-laptop --json",
+    )
+    status.add_argument("folder", type=folder, nargs="?", default=Path("study-laptop"), help="--out of a study")
+    status.add_argument("--json", action="store_true", help="all of it as JSON")
     report = _leaf(
         study,
         "report",

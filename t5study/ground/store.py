@@ -325,7 +325,7 @@ class Store:
         path = self.path(kind, value)
         if self.has(kind, value):
             return path
-        with self._lock(kind, value, wait):
+        with self.hold(kind, value, wait=wait):
             if self.has(kind, value):
                 return path
             if path.exists():
@@ -355,7 +355,9 @@ class Store:
         return None
 
     @contextmanager
-    def _lock(self, kind: str, value: Any, wait: bool) -> Iterator[None]:
+    def hold(self, kind: str, value: Any, *, wait: bool = True) -> Iterator[None]:
+        """Holds the lock of a stage, or of anything else that one process at a time does. If another has it, waits, or
+        raises Busy."""
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         handle = os.open(locks / f"{kind}-{fingerprint(value)}", os.O_RDWR | os.O_CREAT, 0o644)

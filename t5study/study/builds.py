@@ -2,7 +2,8 @@
 
     store/.builds/HOST-PID.jsonl     a file a process, so that hosts need not take turns; a line an event
 
-They tell people, and tests, what happened; nothing is decided by them. What is done is what is in the store.
+They tell people, and tests, what happened; nothing is decided by them. What is done is what is in the store. How far
+a stage is that somebody builds stands in its own journal, in its folder under `.partial`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from t5study.ground.store import Store, this_process
 
-FOLDER = ".builds"
+FOLDER, JOURNAL = ".builds", "journal.jsonl"
+_TAIL = 1 << 14  # bytes of a journal in which its last row is
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,24 @@ def _events(store: Store) -> Iterator[Event]:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 row = json.loads(line)
-                event = Event(
-                    float(row["time"]), str(row["stage"]), str(row["what"]), str(row["who"]), str(row.get("note", ""))
-                )
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-            ):  # a line that the power cut in two
+                given = {name: str(row[name]) for name in ("stage", "what", "who")}
+                event = Event(float(row["time"]), **given, note=str(row.get("note", "")))
+            except (ValueError, KeyError, TypeError):  # a line that a loss of power cut in two
                 continue
             yield event
+
+
+def last_row(store: Store, stage: str) -> dict[str, Any] | None:
+    """The last whole row of the journal of a stage under way; None if it has none."""
+    try:
+        with open(store.root / ".partial" / stage.replace("/", "-") / JOURNAL, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:  # it has not begun, or has just been finished
+        return None
+    for line in reversed(lines):
+        with suppress(ValueError):  # the first of these may lack its beginning
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                return row
+    return None

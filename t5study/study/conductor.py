@@ -1,9 +1,9 @@
 """The conductor: builds the stages that are missing, keeps every worker busy, and survives what happens to them.
 
     with Conductor(store, workers, machine) as conductor:
-        conductor.run(wanted, meanwhile)
+        conductor.run(asked, meanwhile)
 
-returns when every wanted stage is in the store or has failed. Stages of `meanwhile` fill workers that would be idle;
+returns when every stage asked for is in the store or has failed. Stages of `meanwhile` fill workers that would be idle;
 those still running go on into the next `run`. Stages with the longest way to go come first. What is in the store is
 not touched, so a study that was killed goes on where it stopped. Several conductors may work on one store: what one of
 them is building the others leave to it, and take up if it dies.
@@ -15,15 +15,17 @@ import os
 import signal
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine
-from t5study.ground.store import Store
-from t5study.study import builds
-from t5study.study.stages import Stage, has, needed, stage_id
+from t5study.ground.store import Store, fingerprint, read_json, this_process
+from t5study.study import builds, wanted
+from t5study.study.pace import Pace
+from t5study.study.stages import COST, Stage, folder, has, needed, stage_id
+from t5study.study.status import CONDUCTOR
 from t5study.study.watch import Watch
 from t5study.study.workers import Broken, Done, Elsewhere, Left, Pool, Step
 
@@ -48,8 +50,10 @@ class Conductor:
         self._heard: set[str] = set()  # stages whose worker has told a step of this attempt
         self._signum: int | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._known = ExitStack()  # that this process conducts is known to others while it holds a lock
 
     def __enter__(self) -> Conductor:
+        self._known.enter_context(self.store.hold(CONDUCTOR, this_process()))
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(signum) is not signal.SIG_IGN:
@@ -63,6 +67,8 @@ class Conductor:
         except KeyboardInterrupt:
             self._pool.stop(0.0)
         finally:
+            (self.store.root / ".locks" / f"{CONDUCTOR}-{fingerprint(this_process())}").unlink(missing_ok=True)
+            self._known.close()
             self._watch.close()
             for signum, handler in self._before.items():
                 signal.signal(signum, signal.SIG_DFL if handler is None else handler)
@@ -87,18 +93,19 @@ class Conductor:
 
     # --- running ------------------------------------------------------------------------------------------------
 
-    def run(self, wanted: Iterable[Stage], meanwhile: Iterable[Stage] = (), expected: Iterable[Stage] = ()) -> None:
-        """Builds what is missing of `wanted`, and of `meanwhile` as there is room. expected: all that the study will
+    def run(self, asked: Iterable[Stage], meanwhile: Iterable[Stage] = (), expected: Iterable[Stage] = ()) -> None:
+        """Builds what is missing of `asked`, and of `meanwhile` as there is room. expected: all that the study will
         come to as far as is known, for the share done. Raises Stopped after a signal; UserError if a stage fails that
         everything rests on (text, vocabulary, tasks)."""
-        goals = needed(wanted)
+        goals = needed(asked)
         stages = goals | needed(meanwhile)
-        hoped = needed(expected) | stages
+        hoped = needed(expected := list(expected)) | stages
+        wanted.note(self.store.root.parent, self.store, stages, expected, self._pool.size, self._pool.engine)
         # One that a worker still has may lie in the store already: it is there when the worker has said so.
         there = {name for name, stage in hoped.items() if name not in self._running and has(self.store, stage)}
         if goals.keys() <= there:
             return
-        self._watch.expect(hoped, there)
+        self._watch.expect(hoped, there, self._pace(hoped, there))
         order = urgency(stages, goals.keys())
         waiting = {name for name in stages if name not in there and name not in self.failed}
         while any(name in waiting for name in goals):
@@ -136,6 +143,14 @@ class Conductor:
             if self._signum is not None:
                 raise Stopped(self._signum)
 
+    def _pace(self, stages: dict[str, Stage], there: Iterable[str]) -> Pace:
+        """What the stages that are there have taken."""
+        pace = Pace()
+        for name in there:
+            if (path := folder(self.store, stages[name]) / COST).is_file():
+                pace.saw(stages[name].kind, read_json(path)["seconds"], stages[name].work)
+        return pace
+
     def _begin(self, k: int, name: str, stage: Stage) -> None:
         self._running[name] = k
         self._attempts[name] = self._attempts.get(name, 0) + 1
@@ -171,6 +186,7 @@ class Conductor:
         self.failed[name] = f"{stage.label}: {broken.reason}{tried}"
         builds.note(self.store, name, "failed", self.failed[name])
         waiting.discard(name)
+        self._watch.lost(name)
         if broken.trace:
             path = _keep_trace(self.store.root.parent, name, broken.trace)
             self._watch.say(f"{stage.label}: the traceback is in {path}")
@@ -185,6 +201,7 @@ class Conductor:
                 if name in waiting and (reason := self.failed.get(stage_id(parent))):
                     self.failed[name] = reason
                     waiting.discard(name)
+                    self._watch.lost(name)
 
 
 def urgency(stages: dict[str, Stage], goals: Iterable[str]) -> dict[str, tuple[bool, float, int]]:

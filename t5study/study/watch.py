@@ -1,7 +1,7 @@
 """What people see while a study runs: how much is done, how long it will take, and what every worker is at.
 
-On a terminal a block of live lines; elsewhere one plain line every ten seconds. All of it on stderr: stdout is for
-results. Time left is guessed from what stages of the same kind have taken in this session.
+On a terminal a live table, a row a worker; elsewhere one plain line every ten seconds. All of it on stderr: stdout is
+for results. Time left goes by what stages of the same kind have taken, in this session and before it (pace.py).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from t5study.ground.journal import duration
+from t5study.study.pace import Left, Pace, total
 from t5study.study.stages import Stage, stage_id
 from t5study.study.workers import Done, Step
 
-_SHOWN = 16  # workers that get a live line of their own
+_SHOWN = 16  # workers that get a live row of their own
 
 
 class _Seat:
@@ -48,6 +49,17 @@ class _Seat:
             parts += [f"{self.last.tokens_per_second:,.0f} tokens/s"] if self.last.tokens_per_second else []
         return " · ".join(parts)
 
+    def cells(self, now: float) -> tuple[str, str, str, str, str]:
+        """The same as columns: stage, step, loss, tokens a second or what else goes on, and for how long."""
+        last, total = self.last, self.stage.steps_of_training
+        return (
+            self.stage.label,
+            f"{last.step:,}/{total:,}" if total else "",
+            "" if last.loss is None else f"{last.loss:.3f}",
+            last.text or (f"{last.tokens_per_second:,.0f}" if last.tokens_per_second else ""),
+            duration(now - self.began),
+        )
+
 
 class Watch:
     """Told by the conductor what begins, goes on and ends; shows it."""
@@ -65,18 +77,20 @@ class Watch:
         self._expected: dict[str, Stage] = {}
         self._there: set[str] = set()
         self._seats: dict[int, _Seat] = {}
-        self._took: dict[str, tuple[float, float]] = {}  # kind -> seconds and work of what was done in this session
+        self._lost: set[str] = set()
+        self._pace = Pace()
         self._began: float | None = None
         self._shown = clock()
         self._live: Any = None
 
     # --- what the conductor tells -------------------------------------------------------------------------------
 
-    def expect(self, stages: dict[str, Stage], there: Iterable[str]) -> None:
-        """All stages that the study will come to, as far as is known, and those that are done."""
+    def expect(self, stages: dict[str, Stage], there: Iterable[str], pace: Pace | None = None) -> None:
+        """All stages that the study will come to, parents first, as far as is known, and those that are done. pace: of
+        what was done before this session; it is asked for once."""
         self._expected, self._there = dict(stages), set(there) & stages.keys()
         if self._began is None:
-            self._began = self.clock()
+            self._began, self._pace = self.clock(), pace or Pace()
             self.say(f"{len(self._there)} of {len(stages)} stages are there; {self.workers} workers")
             self._live = _live(self.out)
 
@@ -99,8 +113,7 @@ class Watch:
         seconds = self.clock() - seat.began
         self._there.add(stage_id(seat.stage))
         share = 1 - (seat.first or 0) / max(1, seat.stage.steps_of_training)
-        before = self._took.get(seat.stage.kind, (0.0, 0.0))
-        self._took[seat.stage.kind] = before[0] + seconds, before[1] + share * seat.stage.work
+        self._pace.saw(seat.stage.kind, seconds, share * seat.stage.work)
         if seat.stage.steps_of_training:
             loss = "" if done.loss is None else f" · loss {done.loss:.3f}"
             self.say(f"done: {seat.stage.label} · {duration(seconds)}{loss}")
@@ -108,6 +121,10 @@ class Watch:
     def arrived(self, name: str) -> None:
         """A stage is in the store, whoever built it."""
         self._there.add(name)
+
+    def lost(self, name: str) -> None:
+        """A stage has been given up."""
+        self._lost.add(name)
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -137,40 +154,32 @@ class Watch:
     @property
     def share(self) -> float:
         """Part of the expected work that is done."""
-        total = sum(stage.work for stage in self._expected.values())
         done = sum(self._expected[name].work for name in self._there if name in self._expected)
         done += sum(seat.share * seat.stage.work for seat in self._seats.values())
-        return min(1.0, done / total) if total else 1.0
+        every = [stage.work for stage in self._expected.values()]
+        return min(1.0, done / total(every)) if sum(every) else 1.0
 
     def seconds_left(self) -> float | None:
-        """None until anything has been timed. Each kind of stage at its own speed; one that has not been seen at
-        the speed of all."""
+        """None until anything has been timed."""
         now = self.clock()
-        took = dict(self._took)
+        pace, begun = Pace(dict(self._pace.took)), dict[str, float]()
         for seat in self._seats.values():
+            begun[stage_id(seat.stage)] = seat.share
             if seat.share_here > 0.1:
-                seconds, work = took.get(seat.stage.kind, (0.0, 0.0))
-                took[seat.stage.kind] = seconds + now - seat.began, work + seat.share_here * seat.stage.work
-        known = {kind: (s, w) for kind, (s, w) in took.items() if kind in ("pretrain", "finetune") and w > 0}
-        if not known:
-            return None
-        usual = sum(s for s, _ in known.values()) / sum(w for _, w in known.values())
-        begun = {stage_id(seat.stage): seat.share for seat in self._seats.values()}
-        left = 0.0
-        for name, stage in self._expected.items():
-            if name not in self._there:
-                seconds, work = known.get(stage.kind, (usual, 1.0))
-                left += stage.work * (1 - begun.get(name, 0.0)) * seconds / work
-        return left / self.workers
+                pace.saw(seat.stage.kind, now - seat.began, seat.share_here * seat.stage.work)
+        left = {
+            name: Left(stage.kind, stage.work, begun.get(name, 0.0), tuple(map(stage_id, stage.parents)))
+            for name, stage in self._expected.items()
+            if name not in self._there and name not in self._lost
+        }
+        return pace.left(left, self.workers)
 
     def _head(self, now: float) -> str:
         left = self.seconds_left()
-        ran = duration(0.0 if self._began is None else now - self._began)
-        return (
-            f"{self.share:.0%} done · {ran} so far · {'' if left is None else f'about {duration(left)} left'}".rstrip(
-                " ·"
-            )
-        )
+        parts = [f"{self.share:.0%} done", f"{duration(0.0 if self._began is None else now - self._began)} so far"]
+        parts += [f"{len(self._lost)} failed"] if self._lost else []
+        parts += [] if left is None else [f"about {duration(left)} left"]
+        return " · ".join(parts)
 
     def _block(self, now: float) -> Any:
         from rich.console import Group
@@ -180,12 +189,19 @@ class Watch:
 
         head = Table.grid(padding=(0, 1), expand=True)
         head.add_column(ratio=1)
-        head.add_column()
-        head.add_row(ProgressBar(total=1.0, completed=self.share), Text(self._head(now)))
+        head.add_column(no_wrap=True)
+        told = f"{len(self._there)} of {len(self._expected)} stages · {self._head(now)}"
+        head.add_row(ProgressBar(total=1.0, completed=self.share), Text(told))
+        table = Table(box=None, padding=(0, 1), header_style="dim")
+        table.add_column("", justify="right")
+        table.add_column("stage", no_wrap=True, overflow="ellipsis")
+        for name in ("step", "loss", "tokens/s", "for"):
+            table.add_column(name, justify="right", no_wrap=True)
         seats = sorted(self._seats.items())
-        lines = [Text(f"{k + 1:>3}  {seat.text(now)}", overflow="ellipsis", no_wrap=True) for k, seat in seats]
-        more = [Text(f"     and {len(lines) - _SHOWN} more")] if len(lines) > _SHOWN else []
-        return Group(head, *lines[:_SHOWN], *more)
+        for k, seat in seats[:_SHOWN]:
+            table.add_row(str(k + 1), *map(Text, seat.cells(now)))
+        more = [Text(f"     and {len(seats) - _SHOWN} more")] if len(seats) > _SHOWN else []
+        return Group(head, table, *more)
 
 
 def _live(out: TextIO) -> Any:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine, die_with_parent, use
@@ -162,6 +162,8 @@ class Pool:
         # For children, before torch and numba read them: threads of theirs would only get in each other's way.
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
             os.environ.setdefault(name, str(machine.threads))
+
+    engine: ClassVar[str] = "local"
 
     @property
     def size(self) -> int:

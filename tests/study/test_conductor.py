@@ -38,7 +38,7 @@ def conducted(
     return conductor, out.getvalue()
 
 
-def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(done: Callable[[], bool], seconds: float = 300.0) -> None:
     until = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < until, "waited too long"
@@ -263,7 +263,7 @@ def test_sigterm_stops_workers_and_exits_75(tmp_path: Path):
     wait_for(lambda: any((tmp_path / "store").glob(".partial/*/waiting")))
     workers = children(study.pid)
     study.send_signal(signal.SIGTERM)
-    out, _ = study.communicate(timeout=60)
+    out, _ = study.communicate(timeout=300)
     assert study.returncode == 75
     assert out == "stopped by signal 15; run the same command again to go on\n"
     wait_for(lambda: not any(map(alive, workers)))  # multiprocessing's own helper ends a moment after the study

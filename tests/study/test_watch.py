@@ -7,6 +7,7 @@ import io
 import pytest
 from toy_study import Toy
 
+from t5study.study.pace import Pace
 from t5study.study.stages import needed, stage_id
 from t5study.study.watch import Watch
 from t5study.study.workers import Done, Step
@@ -82,7 +83,7 @@ def test_what_a_killed_worker_had_done_is_not_timed(toys):
     watch.step(0, Step(9, 4.0, 100.0))  # the first it hears of
     clock.now += 10
     watch.end(0, Done(3.5))
-    assert watch._took["toy"] == pytest.approx((10.0, 2.0 * 0.2))
+    assert watch._pace.took["toy"] == pytest.approx((10.0, 2.0 * 0.2))
 
 
 def test_time_left_goes_by_what_stages_of_the_kind_took(toys, monkeypatch):
@@ -92,9 +93,18 @@ def test_time_left_goes_by_what_stages_of_the_kind_took(toys, monkeypatch):
     watch.begin(0, toys["a"])
     clock.now += 20
     watch.end(0, Done(3.5))
-    # 6 of 8 are left at 10 s each, for two workers.
-    assert watch.seconds_left() == pytest.approx(30.0)
+    # 6 of 8 are left at 10 s each, for two workers; but `c` alone is 4 of them.
+    assert watch.seconds_left() == pytest.approx(40.0)
     assert "done: a · 20 s · loss 3.500" in out.getvalue()
+
+
+def test_what_was_done_before_this_session_tells_the_time_at_once(toys, monkeypatch):
+    monkeypatch.setattr(Toy, "kind", "pretrain")
+    watch, stages = Watch(2, out=io.StringIO(), clock=Clock()), needed(toys.values())
+    watch.expect(stages, [stage_id(toys["text"]), stage_id(toys["a"])], Pace({"pretrain": (20.0, 2.0)}))
+    assert watch.seconds_left() == pytest.approx(40.0)
+    watch.lost(stage_id(toys["c"]))
+    assert watch.seconds_left() == pytest.approx(20.0)
 
 
 def test_on_a_terminal_lines_are_live(toys):
@@ -106,6 +116,7 @@ def test_on_a_terminal_lines_are_live(toys):
     watch.say("a line that stays")
     watch.close()
     text = out.getvalue()
-    assert "step 5/10" in text
+    assert "1 of 4 stages" in text
+    assert all(word in text for word in ("stage", "tokens/s", "5/10", "4.250", "100", "1 s"))
     assert "a line that stays" in text
     assert "study: 12%" not in text
