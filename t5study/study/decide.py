@@ -26,8 +26,8 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Until:
-    """When further seeds end, decided or not. most_seeds: of a candidate (the paper ran its baseline ten times). seconds:
-    of this session, None for no end; no look is begun that is not likely to end before."""
+    """When further seeds end, decided or not. most_seeds: of a candidate (the paper ran its baseline ten times).
+    seconds: of this session, None for no end; no look is begun that is not likely to end before."""
 
     most_seeds: int = 10
     seconds: float | None = None
