@@ -39,20 +39,21 @@ class Board:
             "evaluation": _rows(self.folder / EVALUATIONS),
             "speed": _speeds(self.folder),
         }
-        if self._writer is None or any(rows[kind][: len(done)] != done for kind, done in self._done.items()):
-            self._begin()
+        writer = self._writer
+        if writer is None or any(rows[kind][: len(done)] != done for kind, done in self._done.items()):
+            writer = self._writer = self._begun()
         for kind, found in rows.items():
             for row in found[len(self._done[kind]) :]:
                 for name, value in numbers(row):
-                    self._writer.add_scalar(f"{kind}/{name}", value, row["step"])
+                    writer.add_scalar(f"{kind}/{name}", value, row["step"])
             self._done[kind] = list(found)
-        self._writer.flush()
+        writer.flush()
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
 
-    def _begin(self) -> None:
+    def _begun(self) -> Any:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError:
@@ -62,9 +63,10 @@ class Board:
         run = run_of(self.folder)
         self.close()
         shutil.rmtree(self.folder / BOARD, ignore_errors=True)
-        self._writer = SummaryWriter(str(self.folder / BOARD))
         self._done = {"learning": [], "evaluation": [], "speed": []}
-        self._writer.add_text("run", f"```\n{json.dumps(run, indent=1)}\n```", 0)
+        writer = SummaryWriter(str(self.folder / BOARD))
+        writer.add_text("run", f"```\n{json.dumps(run, indent=1)}\n```", 0)
+        return writer
 
 
 def numbers(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -19,7 +19,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,11 +224,9 @@ class _Peak:
             torch.cuda.reset_peak_memory_stats()
             return self
         release()
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark begins anew
+        with suppress(OSError):  # only Linux lets the high-water mark begin anew
+            Path("/proc/self/clear_refs").write_text("5")
             self.reset = True
-        except OSError:
-            pass
         return self
 
     def __exit__(self, *_: object) -> None:
