@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, get_context
 from typing import Any, Protocol
 
+from t5study.corpus.files import one_line
 from t5study.corpus.stages import Done, Job, place, run_task
 from t5study.ground.errors import UserError
 
@@ -130,10 +131,15 @@ class OnRay:
         except ImportError:
             raise UserError("--engine ray: needs the package ray: pip install 't5study[ray]'") from None
         if not ray.is_initialized():
-            if address := os.environ.get("RAY_ADDRESS"):
-                ray.init(address=address, log_to_driver=False)
-            else:
-                ray.init(num_cpus=self.workers, include_dashboard=False, log_to_driver=False)
+            address = os.environ.get("RAY_ADDRESS")
+            here = {"address": address} if address else {"num_cpus": self.workers, "include_dashboard": False}
+            try:
+                ray.init(log_to_driver=False, **here)
+            except Exception as error:  # what Ray raises then has no class of its own
+                raise UserError(
+                    f"--engine ray: no cluster {f'at {address} ' if address else ''}answered ({one_line(error)}); see "
+                    "that it is up (ray status), or use --engine pool"
+                ) from None
         remote = ray.remote(max_retries=3)(_on_ray)
         table = ray.put(job)
         waiting = [remote.remote(table, stage, number) for number in numbers]
