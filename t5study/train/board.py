@@ -41,12 +41,13 @@ class Board:
         }
         if self._writer is None or any(rows[kind][: len(done)] != done for kind, done in self._done.items()):
             self._begin()
+        writer: Any = self._writer
         for kind, found in rows.items():
             for row in found[len(self._done[kind]) :]:
                 for name, value in numbers(row):
-                    self._writer.add_scalar(f"{kind}/{name}", value, row["step"])
+                    writer.add_scalar(f"{kind}/{name}", value, row["step"])
             self._done[kind] = list(found)
-        self._writer.flush()
+        writer.flush()
 
     def close(self) -> None:
         if self._writer is not None:
