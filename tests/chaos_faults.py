@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,22 +148,24 @@ def lost_loaders(place: Place) -> tuple[int, int]:
 def ledgers(place: Place) -> tuple[int, int]:
     """two kill -9 in the first epoch, about its edge, in a later one or anywhere: every step's batch, made once or
     again, is the one of a stream that is read from its start, no example is lost or comes twice, one row a step"""
-    an_epoch = len(DocumentSource(*text(), OBJECTIVE, LENGTHS, IDS, RUN.seed)) // 32
-    changes: dict[str, Any] = {"rows": 32, "steps": 2 * an_epoch + 10, "save_every": 5, "evaluate_every": 0}
-    run = replace(RUN, **changes)
-    bands = ((6, an_epoch - 16), (an_epoch - 8, an_epoch + 4), (an_epoch + 8, run.steps - 12), (6, run.steps - 12))
-    stream, position, expected = make(run)[1], 0, {}
-    for step in range(1, run.steps + 1):  # every batch begins at the example after the last one's last
+    documents, steps, expected = 60, 110, {}
+    offsets = text()[1][: documents + 1]
+    examples = len(DocumentSource(text()[0][: offsets[-1]], offsets, OBJECTIVE, LENGTHS, IDS, RUN.seed))
+    stream, position = make(documents=documents)[1], 0
+    for step in range(1, steps + 1):  # every batch begins at the example after the last one's last
         batch, position = stream.batch(position)
         expected[step] = digest(batch)
+    an_epoch = steps * examples // position
+    bands = ((6, an_epoch - 16), (an_epoch - 8, an_epoch + 4), (an_epoch + 8, steps - 12), (6, steps - 12))
+    how = {"steps": steps, "save_every": 5, "evaluate_every": 0, "documents": documents}
     n, good = place.many(32), 0
     for i in range(n):
         folder = place.new()
         ledger = folder.with_name("ledger")
         at = place.draw.randrange(*bands[i % 4])
         codes = []
-        for step in (at, at + 6, 0):
-            pid = place.runs.start(folder, faults={"ledger": str(ledger)}, **changes)
+        for step in (at, at + 6, 0):  # 0: to the end
+            pid = place.runs.start(folder, faults={"ledger": str(ledger)}, **how)
             if step:
                 _kill(pid, folder, step, in_save=False)
             codes.append(place.runs.wait())

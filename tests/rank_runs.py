@@ -40,11 +40,13 @@ from t5study.ground.pairs import Batch
 from t5study.model.architectures import build
 from t5study.model.shapes import Shape, shape_of
 from t5study.train import shards
+from t5study.train.checkpoint import FILES
 from t5study.train.loop import train
 from t5study.train.optim import Adafactor, AdamW, Constant
 from t5study.train.parallel import Ranks, joined
+from t5study.train.site import Site
 from t5study.train.step import gradients
-from t5study.train.tuning import parse
+from t5study.train.tuning import Movement, parse
 
 OPTIMIZERS = {
     "adafactor": (Adafactor(), Constant(0.02)),
@@ -81,6 +83,11 @@ class RankRuns:
         """Spreads a model that nobody has: each rank's first values as safetensors, and as JSON the numbers that it
         allocated for them. how: shard."""
         return self._ask(world, "fresh", str(file), how)
+
+    def loaded(self, world: int, folder: Path, out: Path, **how: Any) -> list[int]:
+        """Loads a run's newest checkpoint on ranks and gathers what they hold then, as two safetensors files in `out`.
+        how: as of `go`, what the run has."""
+        return self._ask(world, "loaded", str(out), {"folder": str(folder), **how})
 
     def traffic(self, world: int, file: Path, **how: Any) -> list[int]:
         """What a step takes of each rank, as JSON: bytes of weights, gradients, state, and of collectives by kind. how:
@@ -189,6 +196,23 @@ def spread_fresh(ranks: Ranks, file: Path) -> None:
     file.with_name(f"{file.name}.{ranks.rank}.json").write_text(json.dumps(allocated.total))
 
 
+def gather_loaded(ranks: Ranks, out: Path, folder: str, optimizer: str = "adafactor", **changes: Any) -> None:
+    """Into weights and state of other numbers than those that are loaded."""
+    settings, schedule = OPTIMIZERS[optimizer]
+    run = replace(RUN, optimizer=settings, schedule=schedule, **changes)
+    model, build_with = build(SHAPE, 99), settings
+    if ranks.shard:
+        model, build_with = shards.spread(model, ranks), shards.Settings(settings)
+    movement = Movement(run.tuning, model, run.steps)
+    site = Site(run, model, movement, movement.optimizer(build_with, 0), Path(folder), ranks)
+    site.resume()
+    tensors = site.tensors()
+    if ranks.first:
+        out.mkdir()
+        for name, found in zip(FILES, tensors, strict=False):
+            save_file({name: tensor.detach().contiguous() for name, tensor in found.items()}, out / name)
+
+
 # --- the process that forks them ----------------------------------------------------------------------------------
 
 
@@ -235,6 +259,8 @@ def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
                 count_traffic(replace(ranks, shard=_shard(how.pop("shard"), ranks)), path, **how)
             elif what == "fresh":
                 spread_fresh(replace(ranks, shard=_shard(how["shard"], ranks)), path)
+            elif what == "loaded":
+                gather_loaded(replace(ranks, shard=_shard(how.pop("shard", False), ranks)), path, **how)
             elif what == "gradients":
                 ranks = replace(ranks, shard=_shard(how.pop("shard", False), ranks))
                 path.with_name(f"{path.name}.{rank}").write_text(json.dumps(step_of(ranks, **how)))

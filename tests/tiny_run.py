@@ -9,6 +9,7 @@ Two layers a stack at d_model 64 on 50,000 tokens of made-up text, span corrupti
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -58,6 +59,7 @@ RUN = TrainRun(
 )
 
 
+@functools.cache
 def text() -> tuple[np.ndarray, np.ndarray]:
     """Tokens and offsets of 500 documents: common words, and each word with a habit of what follows it."""
     chance = random_stream(0, "made-up text")
@@ -71,9 +73,11 @@ def text() -> tuple[np.ndarray, np.ndarray]:
     return (tokens + 3).astype(np.uint16), np.arange(0, n + 1, 100)
 
 
-def make(run: TrainRun = RUN) -> tuple[Any, Stream]:
-    """A fresh model and the stream of a run."""
-    source = DocumentSource(*text(), OBJECTIVE, LENGTHS, IDS, run.seed)
+def make(run: TrainRun = RUN, documents: int = 500) -> tuple[Any, Stream]:
+    """A fresh model and the stream of a run, of all documents or of the first few."""
+    tokens, offsets = text()
+    offsets = offsets[: documents + 1]
+    source = DocumentSource(tokens[: offsets[-1]], offsets, OBJECTIVE, LENGTHS, IDS, run.seed)
     return architectures.build(run.shape, run.seed), Stream(source, run.rows, run.source_length, run.target_length)
 
 
@@ -107,9 +111,11 @@ class Watched:
         self.closed += 1
 
 
-def go(folder: Path, run: TrainRun = RUN, machine: Machine | None = None, **how: Any) -> dict[str, Any]:
+def go(
+    folder: Path, run: TrainRun = RUN, machine: Machine | None = None, documents: int = 500, **how: Any
+) -> dict[str, Any]:
     """how: of train()."""
-    model, stream = make(run)
+    model, stream = make(run, documents)
     return train(run, model, stream, folder, machine or Machine(), evaluate=evaluate, progress=Quiet(), **how)
 
 
@@ -135,10 +141,8 @@ def losses(steps: int = 30) -> str:
 
 
 class Runs:
-    """Runs as processes of their own, forked from one that has imported torch: no two seconds of import each.
-
-    The parent has run nothing, so a child is as fresh as a new interpreter.
-    """
+    """Runs as processes of their own, forked from one that has imported torch and made one step: no seconds of import
+    and of compiled loops that are read from their cache each. On one thread, as forks have to be."""
 
     def __init__(self) -> None:
         self.server = subprocess.Popen(
@@ -147,7 +151,7 @@ class Runs:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         )
 
     def _said(self) -> int:
@@ -155,8 +159,8 @@ class Runs:
         return int(self.server.stdout.readline())
 
     def start(self, folder: Path, **changes: Any) -> int:
-        """Starts the run in a folder, with some fields of it changed, or with faults (faults.py); returns the
-        process's id."""
+        """Starts the run in a folder, with some fields of it changed, of fewer documents, saved while steps go on
+        (async_save), or with faults (faults.py); returns the process's id."""
         assert self.server.stdin is not None
         self.server.stdin.write(json.dumps([str(folder), changes]) + "\n")
         return self._said()
@@ -174,6 +178,8 @@ class Runs:
 
 
 def serve() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        go(Path(folder) / "one", replace(RUN, steps=1))
     for line in sys.stdin:
         folder, changes = json.loads(line)
         pid = os.fork()
@@ -194,7 +200,7 @@ def _child(folder: Path, changes: dict[str, Any]) -> int:
     os.dup2(os.open(folder / "err.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        how = {"async_save": changes.pop("async_save", False)}
+        how = {name: changes.pop(name) for name in ("async_save", "documents") if name in changes}
         with faults.injected(folder, changes.pop("faults", {})):
             go(folder, replace(RUN, **read(changes)), **how)
     except Stopped as stopped:

@@ -9,14 +9,16 @@ import chaos
 import pytest
 from tiny_run import Runs
 
+SHARE = 0.1
+
 
 @pytest.fixture(scope="module")
 def ground() -> Iterator[tuple[Runs, Path]]:
-    with chaos.ground() as ground:
+    with chaos.ground(SHARE) as ground:
         yield ground
 
 
 @pytest.mark.parametrize("name", chaos.SETS)
 def test_a_tenth_of_the_set_is_good(ground: tuple[Runs, Path], name: str):
-    good, of, _ = chaos.run(name, 0.1, 7, *ground)
+    good, of, _ = chaos.run(name, SHARE, 7, *ground)
     assert good == of

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faults import digest
 from rank_runs import OPTIMIZERS, RankRuns, step_of
 from safetensors.torch import load_file
 from tiny_run import RUN, SHAPE, make
@@ -21,7 +22,7 @@ from t5study.ground.journal import read_journal
 from t5study.ground.machine import rank_here
 from t5study.model.architectures import build
 from t5study.model.shapes import ARCHITECTURES, shape_of
-from t5study.train.checkpoint import steps
+from t5study.train.checkpoint import FILES, steps
 from t5study.train.folder import step_folder
 from t5study.train.parallel import ALONE, Ranks
 from t5study.train.parts import names
@@ -121,16 +122,32 @@ def test_shards_are_of_equally_many_ranks():
 def test_a_run_goes_on_on_any_number_of_ranks(
     runs: RankRuns, alone: dict[str, Path], tmp_path: Path, saved: int, shard: bool
 ):
-    """A signal to one rank stops all of them at one step, from which 1, 2 and 4 go on; in shards too."""
+    """A signal to one rank stops all of them at one step, from which 1, 2 and 4 go on; in shards too. What they hold
+    after the load, gathered again, are the checkpoint's bytes; their batches are those of a stream read from its start.
+    """
     begun = tmp_path / "begun"
     assert runs.go(saved, begun, stop_at=10, shard=shard, steps=STEPS) == [75] * saved
     assert steps(begun) == [10]
     for world in (1, 2, 4):
         folder = tmp_path / f"on {world}"
         shutil.copytree(begun, folder)
-        assert runs.go(world, folder, shard=shard, steps=STEPS) == [0] * world
+        assert runs.loaded(world, folder, tmp_path / f"held by {world}", shard=shard, steps=STEPS) == [0] * world
+        for name in FILES[:2]:
+            assert (tmp_path / f"held by {world}" / name).read_bytes() == (step_folder(begun, 10) / name).read_bytes()
+        ledger = tmp_path / f"ledger {world}"
+        assert runs.go(world, folder, shard=shard, steps=STEPS, wrong={"ledger": str(ledger)}) == [0] * world
         np.testing.assert_allclose(losses(folder), losses(alone["adafactor"]), rtol=1e-6)
         assert len(set(weights(folder, world))) == 1
+        assert [json.loads(line) for line in ledger.read_text().splitlines()] == batches()[10:]
+
+
+def batches() -> list[list[Any]]:
+    """Step and digest of its batch, of a stream that is read from its start."""
+    stream, position, found = make()[1], 0, []
+    for step in range(1, STEPS + 1):
+        batch, position = stream.batch(position)
+        found.append([step, digest(batch)])
+    return found
 
 
 def test_a_run_goes_on_from_parts_on_any_number_of_ranks(runs: RankRuns, alone: dict[str, Path], tmp_path: Path):
