@@ -68,6 +68,15 @@ TASKS = (
     ("summarize", "rouge1", 11.0, 200),
     ("my <b>own</b> & 試|験", "bleu", 2.5, 150),
 )
+PUBLISHED = [
+    {
+        "source": "a later paper (2022)",
+        "table": "Table 9",
+        "row": "spans_3 | 15%",
+        "column": "XNLI acc",
+        "value": 78.305,
+    }
+]
 HOSTILE = "</script><script>alert('&')</script> | *span* `3` 25%"  # a label nobody should be able to run
 VERDICT = "mean nats"
 
@@ -166,6 +175,7 @@ def tables() -> list[dict[str, Any]]:
                         "erratum": "made up: printed as 19.33 where 19.32 is meant" if name == "s10" else None,
                         "runs": [fingerprint(name, seed) for seed in EXPERIMENTS[name][2]],
                     }
+                    | ({"published": PUBLISHED} if name == "s3" else {})
                     for (label, figures), name in zip(rows.items(), ROWS[number], strict=True)
                 ],
                 "deviation": deviation,

@@ -231,6 +231,7 @@ class Ledger:
             "rows": [
                 self._absent(row, asked)
                 | self._relative(table, row)
+                | ({"published": [asdict(one) for one in row.published]} if row.published else {})
                 | {
                     "label": row.label,
                     "starred": table.starred(row),

@@ -84,6 +84,7 @@ def render(study: Study, shown: dict[str, Any], template: str) -> str:
         "rounds_rule": report_text.rounds_rule(study),
         "rests_on": report_text.rests_on(study),
         "gain_sentence": report_text.gain_sentence(study),
+        "published_said": report_text.PUBLISHED,
         "tests_said": report_differences.SAID,
         "noise_notes": report_text.noise_notes(study),
         "not_run": report_text.not_run(study),

@@ -1,7 +1,8 @@
 """A study's numbers as CSV: unrounded, long, one fact a line, for whoever wants to compute with them.
 
-table_N.csv   every row of table N, ours and the paper's figures beside it (source: ours | paper); of ours the paired
-              tests over seeds and over examples, p as it is and corrected (Holm), or why there is none
+table_N.csv   every row of table N, ours and the paper's figures beside it (source: ours | paper |
+              published, in a later paper); of ours the paired tests over seeds and over examples, p as it is and
+              corrected (Holm), or why there is none
 runs.csv      every run in every column
 rounds.csv    every candidate of every round
 noise.csv     every column: the repeated baselines, and what pre-training brought
@@ -85,6 +86,13 @@ def _table(study: Study, view: TableView) -> Iterable[Sequence[Any]]:
                 None, None, paper.deltas.get(name), paper.units.get(name), None, _truth(name in paper.bold),
                 each.erratum, *_tested(None),
             )  # fmt: skip
+    starred = {row.label: _truth(row.starred) for row in view.table.rows}
+    for label, one in view.published:
+        blank = [None] * 9
+        yield (
+            label, starred[label], "published", one.column, None, "measured", one.value, *blank,
+            _truth(False), f"{one.source}, {one.table}, {one.row}", *_tested(None),
+        )  # fmt: skip
 
 
 def _tested(found: Difference | None) -> Sequence[Any]:

@@ -15,6 +15,7 @@ from t5study.ground.errors import UserError
 from t5study.ground.store import digest_file, read_json
 from t5study.study.report_fields import REMEDY, Field
 from t5study.study.scores import Absent, Cell, Column, Failed, Measured
+from t5study.study.table import Published
 
 FORMAT = 1
 Figures = dict[str, float]
@@ -54,7 +55,9 @@ class StudiedBenchmark:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of the paper's table, its figures as printed, and our runs of it. absent: why there can be none."""
+    """A row of the paper's table, its figures as printed, and our runs of it. absent: why there can be none. published:
+    figures of later papers, of other baselines and tasks than the paper's. parameters, cost: a step's, beside the
+    baseline's (None: the table is not about them)."""
 
     label: str
     starred: bool
@@ -62,6 +65,9 @@ class TableRow:
     erratum: str | None
     runs: tuple[str, ...]
     absent: str = ""
+    published: tuple[Published, ...] = ()
+    parameters: float | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -305,6 +311,7 @@ def _table(told: Field, runs: Mapping[str, Run]) -> StudyTable:
     rows = []
     for row in told["rows"]:
         paper, erratum, absent = row.get("paper"), row.get("erratum"), row.get("absent")
+        published, beside = row.get("published"), row.get("relative")
         rows.append(
             TableRow(
                 label=row["label"].text(),
@@ -313,6 +320,9 @@ def _table(told: Field, runs: Mapping[str, Run]) -> StudyTable:
                 erratum=erratum.text() if erratum else None,
                 runs=_keys(row["runs"], runs),
                 absent=absent.text() if absent else "",
+                published=tuple(_published(each) for each in published) if published else (),
+                parameters=beside["parameters"].number() if beside else None,
+                cost=beside["cost"].number() if beside else None,
             )
         )
     return StudyTable(
@@ -322,6 +332,11 @@ def _table(told: Field, runs: Mapping[str, Run]) -> StudyTable:
         rows=tuple(rows),
         deviation=deviation.figures() if deviation else None,
     )
+
+
+def _published(told: Field) -> Published:
+    texts = (told[name].text() for name in ("source", "table", "row", "column"))
+    return Published(*texts, value=told["value"].number())
 
 
 def _round(told: Field, runs: Mapping[str, Run]) -> Round:

@@ -15,7 +15,7 @@ from typing import Any
 from t5study.study.findings import Judged, Line, PaperRow
 from t5study.study.report_differences import SAID
 from t5study.study.report_input import Study
-from t5study.study.report_text import figure, signed
+from t5study.study.report_text import PUBLISHED, figure, signed
 from t5study.study.report_view import TableView
 
 _SPECIAL = {
@@ -87,6 +87,12 @@ def _parts(study: Study, shown: dict[str, Any], view: TableView) -> Iterator[str
         errata = [f"† {each.label}: {each.erratum}" for each, _ in pairs if each.erratum]
         scale = "" if study.at_paper_scale else " At another scale than ours: compare changes, not figures."
         yield _set(view, "paper", f"The paper's figures.{scale}", names, blocks, errata)
+    if view.published:
+        rows = [
+            (label, [escaped(f"{one.source}, {one.table}, {one.row}"), escaped(one.column), escaped(figure(one.value))])
+            for label, one in view.published
+        ]
+        yield _set(view, "published", PUBLISHED, ("in", "measured", "figure"), [("", rows)], ())
 
 
 # --- a table ----------------------------------------------------------------------------------------------------

@@ -26,6 +26,10 @@ from t5study.study.ranks import RankAgreement
 from t5study.study.report_input import Round, Study
 from t5study.study.scores import Column
 
+PUBLISHED = (
+    "Published in later papers, as transcribed. These are of other baselines, sizes and tasks than the paper’s and "
+    "ours: they are to be read against one another, and enter no comparison."
+)
 MARKS = {
     "sure_better": ("▲", "better, and sure"),
     "better": ("△", "better by more than two standard deviations"),

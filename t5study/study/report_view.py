@@ -29,6 +29,7 @@ from t5study.study.report_differences import RowTest, outcome_sentence, rows_tes
 from t5study.study.report_input import Gain, Noise, Round, Run, Study, StudyTable
 from t5study.study.report_journals import evaluations, losses
 from t5study.study.scores import PAPER_COLUMNS, Column, Measured
+from t5study.study.table import Published
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class TableView:
     differences: tuple[dict[str, Difference], ...] = ()
     tests: tuple[RowTest, ...] = ()
     outcome: str = ""
+
+    @property
+    def published(self) -> list[tuple[str, Published]]:
+        """Row's label and a figure of a later paper."""
+        return [(row.label, one) for row in self.table.rows for one in row.published]
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,24 @@ def test_failed_and_absent_look_it_and_say_why(made: tuple[Path, Scores], page: 
     assert re.search(r"td\.failed, td\.absent {[^}]*repeating-linear-gradient", styles)
 
 
+def test_figures_of_later_papers_stand_apart_and_enter_nothing(made: tuple[Path, Scores], page: Page) -> None:
+    out, _ = made
+    (head, row) = page.tables["table-7-published"]
+    assert [text for _, text, _ in row] == ["3", "a later paper (2022)", "Table 9, spans_3 | 15%", "XNLI acc", "78.31"]
+    assert row[4][2] == 78.305
+    assert len(head) == 5
+    assert [name for name in page.tables if name.endswith("-published")] == ["table-7-published"]
+    assert "enter no comparison" in page.words
+    line = "| 3 | a later paper (2022) | Table 9, spans_3 \\| 15% | XNLI acc | 78.31 |"
+    assert line in (out / "report.md").read_text(encoding="utf-8")
+    (told,) = [one for one in read_csv(out / "tables" / "table_7.csv") if one["source"] == "published"]
+    assert (told["row"], told["column"], told["value"]) == ("3", "XNLI acc", "78.305")
+    assert (told["change"], told["mark"], told["outcome"], told["seeds"]) == ("", "", "", "")
+    assert told["note"] == "a later paper (2022), Table 9, spans_3 | 15%"
+    tex = (out / "tables" / "table_7.tex").read_text(encoding="utf-8")
+    assert "3 & a later paper (2022), Table 9, spans\\_3 \\textbar{} 15\\% & XNLI acc & 78.31" in tex
+
+
 def test_absolute_gaps_stand_at_paper_scale_alone(made: tuple[Path, Scores], tmp_path: Path) -> None:
     out, _ = made
     for name in ("report.html", "report.md"):

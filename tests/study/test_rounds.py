@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from t5study.study.baseline import BASELINE
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import Ledger
 from t5study.study.rounds import Tournament, judge, rates, replay, spans, strategies
+from t5study.study.tables.later import DENOISERS
 from t5study.study.tables.objectives import TABLE_5, TABLE_6, TABLE_7
 from t5study.study.training import Finetune
 
@@ -355,3 +357,12 @@ def test_rows_that_were_not_run_have_no_runs(tmp_path: Path):
     }
     assert scores["noise"]["mean nats"] == {"runs": 1, "mean": 3.0, "std": None}
     assert scores["gain"] == {}
+
+
+def test_published_figures_are_in_the_scores_where_there_are_any(usual: Played):
+    """In no other row: what studies wrote before stays as it was."""
+    book = Ledger(usual.question, usual.store)
+    rows = {row["label"]: row.get("published") for row in book._table(DENOISERS, set())["rows"]}
+    assert [label for label, told in rows.items() if told] == ["UL2"]
+    assert rows["UL2"] == [asdict(one) for one in DENOISERS.row("UL2").published]
+    assert not any("published" in row for table in book.scores([])["tables"] for row in table["rows"])
