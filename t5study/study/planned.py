@@ -164,7 +164,7 @@ def _text(
         *twins(wanted),
         "",
     ]
-    tail = [*_totals(found, clock, size, given, price)] if missing else ["nothing is missing"]
+    tail = [*totals(found, clock, size, given, price)] if missing else ["nothing is missing"]
     rounds = "the rounds come to as many runs as tables 1, 4, 5, 6 and 7 together"
     table = _aligned(_kinds(stages, missing, clock))
     kept = [one.line() for one in promised.kept(out)]
@@ -260,7 +260,8 @@ def _kinds(stages: Mapping[str, Stage], missing: Mapping[str, Stage], clock: Clo
     return rows
 
 
-def _totals(found: Estimate, clock: Clock, size: int, given: Given | None, price: float | None) -> list[str]:
+def totals(found: Estimate, clock: Clock, size: int, given: Given | None, price: float | None) -> list[str]:
+    """Hours, FLOPs, memory, disk and money, a line each."""
     who = f"{size} device{'s' * (size > 1)}" if given else f"{size} worker{'s' * (size > 1)} here"
     hours = f"about {duration(found.quiet_s)} with {who} ({clock.source})"
     if clock.busy > 1.1:

@@ -14,9 +14,11 @@ from toy_study import Toy, put, toy_setting
 from t5study.ground.machine import Machine
 from t5study.ground.store import Store
 from t5study.study.baseline import BASELINE
-from t5study.study.estimate import clock_here, clock_of, estimate, flops_of, makespan, memory_of
+from t5study.study.estimate import Clock, clock_here, clock_of, estimate, flops_of, makespan, memory_of
+from t5study.study.planned import totals
 from t5study.study.plans import unfold
 from t5study.study.probe import key_of, probe
+from t5study.study.scales import PAPER
 from t5study.study.stages import COST, Stage, folder, needed, stage_id
 from t5study.study.training import Pretrain
 
@@ -81,6 +83,48 @@ def test_a_described_machine_is_arithmetic():
     assert (
         8 * start.shape.parameters < memory_of(start) <= 12 * start.shape.parameters
     )  # small matrices are not factored
+
+
+def test_memory_disk_and_money_are_those_computed_by_hand():
+    run = unfold(BASELINE, toy_setting())  # SMOKE: d_model 32, 2 heads of 16, d_ff 64, 2 + 2 layers, 512 rows
+    attention, feed_forward, bias = 4 * 32 * 32, 2 * 32 * 64, 32 * 2  # of 32 distances and 2 heads
+    encoder = 2 * (attention + feed_forward + 2 * 32) + bias + 32
+    decoder = 2 * (2 * attention + feed_forward + 3 * 32) + bias + 32
+    weights = 512 * 32 + encoder + decoder
+    assert weights == 57_856
+    memory = 12 * weights  # weight, gradient and second moment, 4 bytes each: no matrix is large enough to be factored
+    assert memory_of(run) == 694_272
+    stages = needed([run])
+    clock = Clock(lambda stage: 1800.0 if stage.steps_of_training else 0.0, "by hand", busy=1.5, process=300_000_000)
+    found = estimate(stages, [stage_id(run)], clock, 4)
+    assert found.disk == 2 * 4 * weights + 2 * 4 * memory  # two models, two checkpoints of each of four runs
+    flops = flops_of(run) + flops_of(run.start)
+    assert (found.quiet_s, found.seconds, found.processor_s, found.flops) == (3605.0, 5407.5, 3600.0, flops)
+    assert totals(found, clock, 4, None, 2.0) == [
+        "about 1 h 00 min with 4 workers here (by hand); 1 h 30 min if the machine stays as busy as it is",
+        f"1 h 00 min of a worker in all, {flops:.3g} FLOPs",
+        "up to 57,856 parameters; memory a run: 1 MB for weights, gradients and optimiser; 300 MB a process as probed",
+        "disk: 6 MB for models and checkpoints, text and predictions on top",
+        "money: 3.00 at 2 an hour of the machine",
+    ]
+
+
+def test_the_papers_baseline_takes_the_papers_flops():
+    """Section 3.1: 2^19 steps of 128 rows, 512 tokens in. Two for each weight and token, and for each product of
+    attention; the backward pass takes twice as many."""
+    run = unfold(BASELINE, replace(toy_setting(), scale=PAPER))
+    start = run.start
+    assert isinstance(start, Pretrain)
+    sources, targets, matrix = 512, start.target_length, 768**2
+    seen = (
+        12 * (4 * matrix + 8 * matrix + 2 * matrix) * sources
+    )  # encoder; keys and values of what the decoder looks at
+    seen += (12 * (6 * matrix + 8 * matrix) + 768 * 32_128) * targets  # decoder and softmax
+    products = 12 * 2 * 768 * (sources**2 + targets**2 + sources * targets)
+    assert flops_of(start) == pytest.approx(3 * 2 * (seen + products) * 128 * 2**19, rel=0.01)
+    hours = clock_of(312, 0.4).seconds(start) / 3600
+    assert hours == pytest.approx(flops_of(start) / (312e12 * 0.4) / 3600, rel=1e-3)
+    assert clock_of(624, 0.4).seconds(start) == pytest.approx(clock_of(312, 0.8).seconds(start))
 
 
 def test_a_probe_tries_each_kind_of_step_once():
