@@ -237,7 +237,7 @@ class TokenStore:
         for name in _FILES:
             if name not in listed:
                 raise UserError(f"{folder / 'manifest.json'}: field files: {name} is missing; {_again(folder)}")
-        for name in sorted(set(listed) - set(_FILES)):
+        for name in sorted(name for name in listed if name.endswith(".npy") and name not in _FILES):
             raise UserError(f"{folder / 'manifest.json'}: field files: {name} is no part of tokens; {_again(folder)}")
         facts = _facts(folder)
         size = facts["size"]
