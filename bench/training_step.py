@@ -1,6 +1,6 @@
 """A whole training step (forward, backward, AdamW's update) beside transformers' eager T5 on the same rows, in one run.
 
-    python bench/training_step.py [CASE ...]
+    python bench/training_step.py [--turns N] [CASE ...]
 
 One thread, fp32, real tokens a second (padding does not count). Ratios are to transformers without dropout, and to its
 usual setup: dropout 0.1 and torch.optim.AdamW as it comes. Each contender has a process of its own, because one of our
@@ -16,6 +16,7 @@ case asks for.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import multiprocessing as mp
 import resource
@@ -198,7 +199,7 @@ def contender(name: str, case: Case, lengths_N2: np.ndarray | None, pipe: Connec
         pipe.send(((time.thread_time() - start) / steps, 0.0 if name == MATMUL else peak() - grown_from))
 
 
-def measured(case: Case, lengths_N2: np.ndarray | None) -> tuple[dict[str, list[float]], dict[str, float]]:
+def measured(case: Case, lengths_N2: np.ndarray | None, turns: int) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds a step of each contender in every turn; megabytes of each."""
     context = mp.get_context("spawn")
     pipes: dict[str, Connection] = {}
@@ -209,7 +210,7 @@ def measured(case: Case, lengths_N2: np.ndarray | None) -> tuple[dict[str, list[
         processes[-1].start()
         pipes[name].recv()
     seconds, memory = {name: list[float]() for name in pipes}, dict[str, float]()
-    for _ in range(TURNS):
+    for _ in range(turns):
         for name, pipe in pipes.items():
             pipe.send(True)
             took, memory[name] = pipe.recv()
@@ -225,17 +226,22 @@ def ratio(theirs: list[float], own: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(theirs, own, strict=True))
 
 
-def main(names: list[str]) -> int:
+def main(asked: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="*", help=f"some of {', '.join(CASES)}; all by default")
+    parser.add_argument("--turns", type=int, default=TURNS, help="of every contender")
+    args = parser.parse_args(asked)
+    names, turns = args.case, args.turns
     if unknown := [name for name in names if name not in CASES]:
         sys.exit(f"bench: found {unknown[0]!r}; give some of {', '.join(CASES)}")
-    print(f"{describe()}; one thread, fp32; median of {TURNS} turns")
+    print(f"{describe()}; one thread, fp32; median of {turns} turns")
     failed = False
     for name in names or CASES:
         case = CASES[name]
         lengths_N2 = real_lengths(case.source, case.target) if case.real else None
         pairs = pairs_of(case, lengths_N2)
         tokens = int(pairs.source_length_B.sum() + pairs.target_length_B.sum())
-        seconds, memory = measured(case, lengths_N2)
+        seconds, memory = measured(case, lengths_N2, turns)
         top = 2 * 1024**3 / statistics.median(seconds.pop(MATMUL))
         flops = sum(
             case.shape.flops(int(s), int(t)) for s, t in zip(pairs.source_length_B, pairs.target_length_B, strict=True)
@@ -244,9 +250,9 @@ def main(names: list[str]) -> int:
             f"{name}: {len(pairs)} pairs, {tokens:,} tokens, in {case.rows} rows of {case.source} + {case.target}; "
             f"matrix products {top / 1e9:.0f} GFLOP/s"
         )
-        for who, turns in seconds.items():
-            step = statistics.median(turns)
-            plain, usual = ratio(seconds[PEER], turns), ratio(seconds[USUAL], turns)
+        for who, took in seconds.items():
+            step = statistics.median(took)
+            plain, usual = ratio(seconds[PEER], took), ratio(seconds[USUAL], took)
             print(
                 f"  {who:28} {step * 1e3:8.1f} ms  {tokens / step:8,.0f} tokens/s  {plain:5.2f} x  "
                 f"{usual:5.2f} x usual  {100 * flops / step / top:4.0f} % of peak  {memory[who]:6,.0f} MiB"

@@ -42,7 +42,7 @@ def told(device: str | torch.device) -> str | None:
     if torch.device(device).type != "cuda":
         return None
     reason = why_not(device)
-    return "attention: Triton kernels" if reason is None else f"attention: torch's operators, since {reason}"
+    return "arithmetic: Triton kernels" if reason is None else f"arithmetic: torch's operators, since {reason}"
 
 
 @functools.cache

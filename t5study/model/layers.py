@@ -20,9 +20,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from t5study.model import attention, flash, loops, passes
+from t5study.model import attention, flash, fused, loops, passes
 from t5study.model.dropout import Dropout, sites
 from t5study.model.inputs import Inputs, Tile, Tokens
 from t5study.model.shapes import Shape
@@ -30,10 +29,9 @@ from t5study.model.shapes import Shape
 
 @dataclass(frozen=True)
 class Pass:
-    """What one forward pass has beside weights. ops: loops.py or passes.py. dtype: of matrix products. attention:
-    attention.py or flash.py.
-    masks: dropout by site, {} without; scale: what a mask's kept places hold. cache: where self-attention leaves each
-    layer's keys beside values (N, 2 I), for decoding to go on from."""
+    """What one forward pass has beside weights. ops: loops.py, passes.py or fused.py; attention: attention.py or
+    flash.py. dtype: of matrix products. masks: dropout by site, {} without; scale: what a mask's kept places hold.
+    cache: where self-attention leaves each layer's keys beside values (N, 2 I), for decoding to go on from."""
 
     inputs: Inputs
     ops: ModuleType
@@ -58,8 +56,9 @@ class Pass:
         if dropout is not None and dropout.rate > 0:
             widths = sites(shape, inputs.source.row_length, inputs.target.row_length, architecture)
             masks, scale = dropout.masks(inputs.rows, widths, weight.device), dropout.scale
+        ops = fused if fused.fits(weight, dtype) else loops if loop else passes
         how = flash if flash.fits(weight, dtype, shape.d_kv) else attention
-        return Pass(inputs, loops if loop else passes, dtype, masks, scale, attention=how)
+        return Pass(inputs, ops, dtype, masks, scale, attention=how)
 
     def mask(self, site: str) -> Tensor | None:
         return self.masks.get(site)
@@ -252,9 +251,7 @@ class GatedFeed(torch.autograd.Function):
         wi, wo = torch.cat((wi_0, wi_1)).to(run.dtype), wo.to(run.dtype)
         y_ND, r_N = run.ops.rms(x_ND.detach(), gain_D.detach(), run.dtype)
         h_N2F = y_ND @ wi.t()
-        gate_NF, line_NF = h_N2F.chunk(2, 1)
-        a_NF = functional.gelu(gate_NF, approximate="tanh").mul_(line_NF)
-        a_NF = run.ops.masked(a_NF, run.mask(f"{site}.hidden"), tokens.row_N)
+        a_NF = run.ops.gated(h_N2F, run.mask(f"{site}.hidden"), tokens.row_N)
         ctx.save_for_backward(x_ND, gain_D, wi, wo, y_ND, r_N, h_N2F, a_NF)
         ctx.run, ctx.site, ctx.tokens = run, site, tokens
         return run.ops.add(x_ND.detach(), a_NF @ wo.t(), run.mask(site), tokens.row_N)
@@ -266,15 +263,7 @@ class GatedFeed(torch.autograd.Function):
         run, ops, row_N = ctx.run, ctx.run.ops, ctx.tokens.row_N
         dz_ND = dz_ND.contiguous()
         do_ND = ops.masked(dz_ND, run.mask(ctx.site), row_N).to(wo.dtype)
-        da_NF = ops.masked(do_ND @ wo, run.mask(f"{ctx.site}.hidden"), row_N)
-        gate_NF, line_NF = h_N2F.chunk(2, 1)
-        dh_N2F = torch.cat(
-            (
-                torch.ops.aten.gelu_backward(da_NF * line_NF, gate_NF, approximate="tanh"),
-                functional.gelu(gate_NF, approximate="tanh").mul_(da_NF),
-            ),
-            dim=1,
-        )
+        dh_N2F = ops.gated_backward(do_ND @ wo, h_N2F, run.mask(f"{ctx.site}.hidden"), row_N)
         dx_ND, dgain_D = ops.rms_backward(dh_N2F @ wi, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         wants = ctx.needs_input_grad
         dwi = _product(any(wants[2:4]), dh_N2F, y_ND, gain_D, 2)

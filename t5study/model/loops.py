@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from t5study.model import passes
 from t5study.model.inputs import Span
 from t5study.model.softmax_loops import (
     NO_MATRIX,
@@ -27,9 +28,11 @@ from t5study.model.softmax_loops import (
 )
 
 __all__ = [
-    "add", "add_rows_", "cross_entropy_", "join", "masked", "relu_", "relu_backward_", "rms",
+    "add", "add_rows_", "cross_entropy_", "gated", "gated_backward", "join", "masked", "relu_", "relu_backward_", "rms",
     "rms_backward", "softmax_", "softmax_again_", "softmax_backward_", "split",
 ]  # fmt: skip
+
+CHUNKS = 1  # of the loss at a time (loss.py)
 
 _f = np.float32
 
@@ -190,6 +193,16 @@ def relu_backward_(dh_NF: Tensor, h_NF: Tensor, scale: float) -> None:
 def _relu_backward(dh, h, scale):
     for i in range(len(dh)):
         dh[i] = _f(0) if h[i] == 0 else dh[i] * scale
+
+
+def gated(h_N2F: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> Tensor:
+    """gelu(h_0) h_1 under dropout; h_N2F: h_0 beside h_1."""
+    return masked(passes.gated(h_N2F, None, row_N), mask_BF, row_N)
+
+
+def gated_backward(da_NF: Tensor, h_N2F: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> Tensor:
+    """Gradient through `gated`, (N, 2 F)."""
+    return passes.gated_backward(masked(da_NF, mask_BF, row_N), h_N2F, None, row_N)
 
 
 # --- dropout and residual -------------------------------------------------------------------------------------------

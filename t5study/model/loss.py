@@ -54,8 +54,8 @@ class Loss(torch.autograd.Function):
         if gradient and ctx.needs_input_grad[2]:
             dtable_DV = table_VD.new_zeros(table_VD.shape[::-1], dtype=wide(table_VD.dtype))
         nats, normalisers = [], []
-        for first in range(0, len(y_MD), CHUNK):
-            some = slice(first, first + CHUNK)
+        for first in range(0, len(y_MD), CHUNK * ops.CHUNKS):
+            some = slice(first, first + CHUNK * ops.CHUNKS)
             logits_RV = y_MD[some] @ table.t()
             nats_R, lse_R = ops.cross_entropy_(logits_RV, labels.id_M[some], z_loss, gradient)
             nats.append(nats_R)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from t5study.model.inputs import Span
 
+CHUNKS = 1  # of the loss at a time (loss.py)
 HIDDEN = -1e9  # an attention score that stands for "not seen": its exponential is 0
 
 
@@ -148,6 +149,18 @@ def relu_backward_(dh_NF: Tensor, h_NF: Tensor, scale: float) -> None:
         dh_NF.mul_(scale)
 
 
+def gated(h_N2F: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> Tensor:
+    gate_NF, line_NF = h_N2F.chunk(2, 1)
+    return masked(torch.nn.functional.gelu(gate_NF, approximate="tanh").mul_(line_NF), mask_BF, row_N)
+
+
+def gated_backward(da_NF: Tensor, h_N2F: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> Tensor:
+    da_NF = masked(da_NF, mask_BF, row_N)
+    gate_NF, line_NF = h_N2F.chunk(2, 1)
+    dgate_NF = torch.ops.aten.gelu_backward(da_NF * line_NF, gate_NF, approximate="tanh")
+    return torch.cat((dgate_NF, torch.nn.functional.gelu(gate_NF, approximate="tanh").mul_(da_NF)), dim=1)
+
+
 def add(x_ND: Tensor, o_ND: Tensor, mask_BD: Tensor | None, row_N: Tensor) -> Tensor:
     return x_ND + o_ND if mask_BD is None else torch.addcmul(x_ND, o_ND.to(x_ND.dtype), mask_BD[row_N])
 
@@ -157,7 +170,11 @@ def masked(x_ND: Tensor, mask_BD: Tensor | None, row_N: Tensor) -> Tensor:
 
 
 def add_rows_(table_VD: Tensor, id_N: Tensor, x_ND: Tensor) -> None:
-    table_VD.index_add_(0, id_N, x_ND.to(table_VD.dtype))
+    x_ND = x_ND.to(table_VD.dtype)
+    if table_VD.is_cuda:  # sorted by id, so that the same sums come out again, which index_add_ does not promise there
+        table_VD.index_put_((id_N,), x_ND, accumulate=True)
+    else:
+        table_VD.index_add_(0, id_N, x_ND)
 
 
 def cross_entropy_(logits_RV: Tensor, label_R: Tensor, z_loss: float, gradient: bool) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Cases of the kernels in flash_kernels.py against attention.py in torch's operators, on any device.
+"""Cases of the kernels in flash_kernels.py against attention.py in torch's operators, and those of fused_cases.py.
 
     python tests/model/flash_cases.py few          some on the CPU, by Triton's interpreter
     python tests/model/flash_cases.py interpreted  all that are small enough for it
@@ -132,13 +132,13 @@ def model_errors(name: str, device: str, small: bool = False) -> Iterator[dict[s
     import torch
     from little_models import of_family, random_pairs, rows_of
 
-    from t5study.model import flash, gpu
+    from t5study.model import flash, fused, gpu
     from t5study.model.architectures import Dropout, build
     from t5study.model.layers import Pass
     from t5study.model.shapes import Shape
 
     if small:
-        model, pairs = build(Shape(32, 48, 16, 2, 1, 1, 384), 1, name), random_pairs(2, 17, 5, 384, 7)
+        model, pairs = build(Shape(32, 48, 16, 2, 1, 1, 384), 1, name), random_pairs(1, 17, 3, 384, 7)
         batch = rows_of([pairs], 40, 20)
     else:
         model, pairs = of_family(name, seed=1), random_pairs(6, 30, 14, 384, 7)
@@ -147,8 +147,8 @@ def model_errors(name: str, device: str, small: bool = False) -> Iterator[dict[s
     def run(where: str) -> dict[str, torch.Tensor]:
         model.to(where).zero_grad()
         arranged = model.arrange(batch, where)
-        by_kernels = Pass.of(model.shape, arranged, model.embedding).attention is flash
-        assert by_kernels == (where == "cuda" or gpu.why_not(where) is None)
+        how = Pass.of(model.shape, arranged, model.embedding)
+        assert (how.attention is flash) == (how.ops is fused) == (where == "cuda" or gpu.why_not(where) is None)
         losses = model.loss_sum(arranged, Dropout(0.3, 11, 5), z_loss=1e-2)
         losses.total.backward()
         weights = {n: w.grad.cpu().double() for n, w in model.named_parameters() if w.grad is not None}
@@ -165,21 +165,17 @@ def model_errors(name: str, device: str, small: bool = False) -> Iterator[dict[s
         yield told | {"size": float(value.norm()), "repeats": True}
 
 
-MODELS = ("encoder_decoder relu tied", "prefix_lm relu tied")
+MODELS = ("encoder_decoder relu tied", "encoder_decoder gated_gelu untied", "prefix_lm relu tied")
 
 
 def compiled(capability: int, shared: int) -> Iterator[dict[str, Any]]:
-    """Every kernel as kinds of attention have it, for widths of heads and precisions that models have. shared: KiB
-    that a block may have."""
+    """Every kernel as kinds of attention have it, for widths of heads and precisions that models have; and those of
+    fused_kernels.py. shared: KiB that a block may have."""
     import torch
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    from t5study.model import flash
+    from t5study.model import flash, fused_kernels
     from t5study.model import flash_kernels as kernels
 
-    shared <<= 10
     floats = dict.fromkeys(("factor", "diagonal", "lse", "delta", "sums"), "*fp32")
     places = dict.fromkeys(("q_first", "q_length", "k_first", "k_length", "prefix"), "*i64")
     kinds = ((0, 1, 0, 0), (1, 1, 0, 1), (1, 1, 1, 0), (0, 0, 0, 0))  # causal, biased, prefix, dropout
@@ -187,46 +183,80 @@ def compiled(capability: int, shared: int) -> Iterator[dict[str, Any]]:
     cases += [((1, 1, 1, 1), w, dtype) for dtype in (torch.bfloat16, torch.float32) for w in (16, 64, 128, 256)]
     for kind, width, dtype in cases:
         columns = flash.padded(width)
-        if flash.SHARES * 16 * columns * dtype.itemsize > shared:
+        if flash.SHARES * 16 * columns * dtype.itemsize > shared << 10:
             continue
         constants = dict(
-            width=width, padded=columns, B=flash.block_of(dtype, columns, 512, shared),
+            width=width, padded=columns, B=flash.block_of(dtype, columns, 512, shared << 10),
             exact="ieee" if dtype == torch.float32 else "tf32",
             **{name: bool(x) for name, x in zip(("causal", "biased", "has_prefix", "has_factor"), kind, strict=True)},
         )  # fmt: skip
-        number = "*fp32" if dtype == torch.float32 else "*bf16"
-        numbers = dict.fromkeys(("q", "k", "v", "out", "dout", "dq", "dk", "dv"), number)
+        numbers = dict.fromkeys(
+            ("q", "k", "v", "out", "dout", "dq", "dk", "dv"), "*fp32" if dtype == torch.float32 else "*bf16"
+        )
         for kernel in (kernels.forward, kernels.backward_queries, kernels.backward_keys):
-            names = {**dict.fromkeys(constants, "constexpr"), **numbers, **floats, **places}
-            signature = {p.name: names.get(p.name, "i32") for p in kernel.params}
-            even = {
-                (i,): [["tt.divisibility", 16]]
-                for i, (name, what) in enumerate(signature.items())
-                if name not in kernels.AS_THEY_COME and (what[0] == "*" or "stride" in name)
-            }
-            source = ASTSource(kernel, signature, constexprs=constants, attrs=even)
-            target = GPUTarget("cuda", capability, 32)
-            made = triton.compile(source, target=target, options=flash.options(columns))
-            yield {
-                "kernel": kernel.__name__, "width": width, "dtype": number, "kind": kind, "block": constants["B"],
-                "shared": made.metadata.shared, "allowed": shared, "code": len(made.asm["cubin"]),
-                "atomic": re.search(r"\b(atom|red)\.", made.asm["ptx"]) is not None,
-            }  # fmt: skip
+            kept = (constants, {**numbers, **floats, **places}, kernels.AS_THEY_COME)
+            yield made(kernel, *kept, capability, shared, flash.options(columns))
+    if capability == 90:
+        types = {
+            **dict.fromkeys(("x", "gain", "r", "around", "dx", "sums", "mask", "nats", "lse"), "*fp32"),
+            **dict.fromkeys(("y", "dy", "o", "out", "h", "dh", "a", "da", "logits"), "*bf16"),
+            **dict.fromkeys(("row", "label"), "*i64"), "scale": "fp32", "z_loss": "fp32",
+        }  # fmt: skip
+        for name in ("norm", "norm_backward", "masked", "add", "relu", "relu_backward", "gated", "gated_backward",
+                     "cross_entropy"):  # fmt: skip
+            kernel = getattr(fused_kernels, name)
+            flags = {p.name: True for p in kernel.params if p.name in ("has_around", "has_mask", "gradient")}
+            yield made(kernel, {**flags, "C": 1024}, types, fused_kernels.AS_THEY_COME, capability, shared, {})
+
+
+def made(
+    kernel: Any,
+    constants: dict[str, Any],
+    types: dict[str, str],
+    as_they_come: list[str],
+    capability: int,
+    shared: int,
+    options: dict[str, int],
+) -> dict[str, Any]:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    types = {**types, **dict.fromkeys(constants, "constexpr")}
+    signature = {p.name: types.get(p.name, "i32") for p in kernel.params}
+    even = {
+        (i,): [["tt.divisibility", 16]]
+        for i, (name, what) in enumerate(signature.items())
+        if name not in as_they_come and (what[0] == "*" or "stride" in name or name == "columns")
+    }
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=even)
+    found = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return {
+        "kernel": kernel.__name__, **constants, "shared": found.metadata.shared, "allowed": shared << 10,
+        "code": len(found.asm["cubin"]), "atomic": re.search(r"\b(atom|red)\.", found.asm["ptx"]) is not None,
+    }  # fmt: skip
 
 
 def main(where: str, *rest: str) -> None:
+    import fused_cases
+
     found: Iterable[dict[str, Any]]
     if where == "compiled":
         found = compiled(*map(int, rest))
     elif where == "cuda":
         cases = (row for case in ON_GPU for row in errors(case, "cuda"))
-        found = itertools.chain(cases, *(model_errors(name, "cuda") for name in MODELS))
+        fused = (fused_cases.errors("cuda", 1500, (40, 768, 3000)), fused_cases.spoiled("cuda"))
+        found = itertools.chain(cases, *fused, *(model_errors(name, "cuda") for name in MODELS))
     else:
+        import torch
+
         os.environ["TRITON_INTERPRET"] = "1"
         cases = (row for case in (FEW if where == "few" else CASES) for row in errors(case, "cpu", block=16))
         models = [("encoder_decoder", True)] if where == "few" else [(name, False) for name in MODELS]
         whole = [model_errors(name, "cpu", small) for name, small in models]
-        found = itertools.chain(cases, *whole)
+        few = fused_cases.errors("cpu", 2, (5,), [torch.bfloat16])
+        rows = few if where == "few" else fused_cases.errors("cpu", 4, (24, 1100))
+        found = itertools.chain(cases, rows, fused_cases.spoiled("cpu"), *whole)
     for row in found:
         print(json.dumps(row), flush=True)
 

@@ -135,6 +135,8 @@ def test_elementwise(n: int, w: int, seed: int) -> None:
         h = x.clone()
         passes.relu_(h, some, row)
         agree("relu_backward_", o, h, 1.25 if some is not None else 1.0)
+        agree("gated", normal(n, 2 * w, seed=seed + 2), some, row)
+        agree("gated_backward", o, normal(n, 2 * w, seed=seed + 2), some, row)
         for ops in (loops, passes):
             same(ops.add(x, o.clone(), some, row), x + o * (1 if some is None else some[row]))
             same(ops.masked(x, some, row), x * (1 if some is None else some[row]))

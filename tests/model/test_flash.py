@@ -1,4 +1,5 @@
-"""The kernels of flash_kernels.py against attention.py: forward, every gradient, in fp32 and bf16.
+"""The kernels of flash_kernels.py against attention.py, forward and every gradient; those of fused_kernels.py against
+passes.py; both in fp32 and bf16.
 
 Without a GPU Triton's interpreter runs them, in a process of its own, since it is chosen when Triton is imported.
 """
@@ -45,7 +46,7 @@ def held(found: list[dict], cases: int) -> None:
         assert row["error"] < row["allowed"], row
         assert row["repeats"], f"the same input gave other bytes: {row}"
         assert row["size"] > 1e-4, f"nothing to compare: {row}"
-    biases = [row for row in found if row["what"] == "dbias" or row["what"].endswith(".bias")]
+    biases = [row for row in found if str(row["what"]).endswith("bias")]
     assert len(biases) >= 4
 
 
@@ -55,24 +56,24 @@ BATCH = rows_of([random_pairs(3, 20, 9, 384, seed=2)], 70, 40)
 
 @needs_triton
 def test_the_kernels_equal_the_definition_in_the_interpreter() -> None:
-    held(rows(CASES, "few"), cases=4)
+    held(rows(CASES, "few"), cases=29)
 
 
 @needs_triton
 @pytest.mark.slow
 def test_every_case_equals_the_definition_in_the_interpreter() -> None:
-    held(rows(CASES, "interpreted"), cases=18)
+    held(rows(CASES, "interpreted"), cases=92)
 
 
 @needs_triton
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: the kernels ran in Triton's interpreter alone")
 def test_the_kernels_equal_the_definition_on_the_gpu() -> None:
-    held(rows(CASES, "cuda"), cases=26)
+    held(rows(CASES, "cuda"), cases=132)
 
 
 @needs_triton
 @pytest.mark.slow
-@pytest.mark.parametrize(("capability", "shared", "least"), [(90, 227, 36), (80, 163, 24), (86, 99, 21)])
+@pytest.mark.parametrize(("capability", "shared", "least"), [(90, 227, 45), (80, 163, 24), (86, 99, 21)])
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(
     capability: int, shared: int, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,8 +82,8 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_here(
     found = rows(CASES, "compiled", str(capability), str(shared))
     assert len(found) == least
     for row in found:
-        assert row["code"] > 10_000, row
-        assert 0 < row["shared"] <= row["allowed"], row
+        assert row["code"] > 1000, row
+        assert row["shared"] <= row["allowed"], row
         assert not row["atomic"], row
 
 
@@ -106,7 +107,7 @@ def test_which_gpus_run_the_kernels(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: found)
     assert gpu.why_not("cuda") == told
     line = gpu.told("cuda")
-    assert line == ("attention: Triton kernels" if told is None else f"attention: torch's operators, since {told}")
+    assert line == ("arithmetic: Triton kernels" if told is None else f"arithmetic: torch's operators, since {told}")
     assert gpu.why_not("cpu") == "no GPU"
     assert gpu.told("cpu") is None
 

@@ -25,6 +25,7 @@ from t5study.ground.journal import read_journal
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.ground.store import fingerprint
+from t5study.model import gpu
 from t5study.train.checkpoint import steps
 from t5study.train.loop import train
 from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot
@@ -132,6 +133,17 @@ def test_an_odd_first_loss_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     train(replace(SHORT, steps=1), model, stream, tmp_path, Machine(), progress=Watched())
     assert "warning: first loss" in capsys.readouterr().err
     assert "off scale" in json.loads((tmp_path / "summary.json").read_text())["first_loss_warning"]
+
+
+def test_a_run_on_a_gpu_says_what_does_its_arithmetic(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    run = replace(SHORT, steps=1, evaluate_every=0)
+    train(run, *make(run), tmp_path / "cpu", Machine())
+    assert "arithmetic" not in capsys.readouterr().err
+    monkeypatch.setattr(gpu, "told", lambda device: f"arithmetic: Triton kernels on {device}")
+    train(run, *make(run), tmp_path / "gpu", Machine())
+    assert capsys.readouterr().err.count("t5study: arithmetic: Triton kernels on cpu\n") == 1
 
 
 def test_only_fresh_weights_are_held_to_it():
