@@ -65,8 +65,9 @@ class Stream:
         """What part of all examples each of these members was to have."""
         return self._source.shares if isinstance(self._source, Mixture) else {}
 
-    def prefetch(self, position: int, depth: int = 2) -> Iterator[tuple[Batch, int]]:
-        """batch(position), and so on for ever, computed up to `depth` ahead in a thread.
+    def prefetch(self, position: int, depth: int = 8) -> Iterator[tuple[Batch, int]]:
+        """batch(position), and so on for ever, computed up to `depth` ahead in a thread, which is woken when half of
+        them are taken: on a busy machine each waking costs whoever wakes it.
 
         An error in the thread comes out here, at the batch it belongs to. Lost, if the thread has ended without one, or
         no batch comes in PATIENCE_S. The thread starts at the first `next` and ends when this iterator is closed,
@@ -80,11 +81,14 @@ class Stream:
             target=_work_ahead, args=(self, position, ready, room, stop), name="prefetch", daemon=True
         )
         worker.start()
-        stuck = False
+        stuck, taken = False, 0
         try:
             while True:
                 found = _next(ready, worker, position)
-                room.release()
+                taken += 1
+                if 2 * taken >= depth:
+                    room.release(taken)
+                    taken = 0
                 if isinstance(found, BaseException):
                     found.add_note(f"in the batch that begins at example {position:,}")
                     raise found

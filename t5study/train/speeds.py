@@ -6,7 +6,8 @@
                             "utilisation"}
 
 A row tells of the `steps` steps up to `step`. `seconds` are those in which they were made, evaluations and checkpoints
-left out; `waited` is the part of them that passed until the next batch was there. `flops` are those of real tokens
+left out; `waited` is the part of them that passed until the next batch was there. (Until the first batch of a process
+compiled loops are loaded; that is start-up and in neither.) `flops` are those of real tokens
 (work.py), and `utilisation` the part that they are of the peak's; null as long as no peak is known, and where the work
 is not counted because not all weights move.
 """
@@ -38,6 +39,7 @@ class Clock:
         self.began = self.started = clock()
         self.made, self.last = dict(_EMPTY), dict(_EMPTY)
         self.peak: float | None = None
+        self._begun = False
         self._row = dict(_EMPTY)
         self._rows = open(folder / SPEED_ROWS, "ab", buffering=0)
 
@@ -45,7 +47,10 @@ class Clock:
         self.started = self.clock()
 
     def got(self) -> None:
-        self._row["waited"] += self.clock() - self.started
+        if self._begun:
+            self._row["waited"] += self.clock() - self.started
+        else:
+            self._begun, self.started = True, self.clock()
 
     def stop(self, step: int, tokens: int, flops: int = 0) -> None:
         row = self._row

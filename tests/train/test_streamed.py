@@ -19,6 +19,7 @@ from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine
 from t5study.model.architectures import build
 from t5study.model.footprint import WAYS, training
+from t5study.model.scale import Layout, memory
 from t5study.model.shapes import Shape, shape_of
 from t5study.train import streamed
 from t5study.train.adafactor import AdafactorOptimizer, Rule, rounded
@@ -89,6 +90,11 @@ def test_gradients_are_gone_as_soon_as_they_are_used():
         measured = sum(p.nbytes for p in model.parameters()) + sum(t.nbytes for name, t in state if name != "step")
         expected = dict(training(shape))[way]
         assert measured + optimizer.largest == pytest.approx(expected, rel=0.02)
+        takes = memory(
+            shape, "encoder_decoder", Layout(1, 0, 4, 1, 16, 16, kept=4 if weights == "fp32" else 2, streamed=True)
+        )
+        assert takes.weights == sum(p.nbytes for p in model.parameters())
+        assert takes.gradients == pytest.approx(optimizer.largest, rel=0.02)
         assert optimizer.largest < 0.2 * sum(p.nbytes for p in model.parameters())
 
 

@@ -144,17 +144,17 @@ def test_a_row_of_speeds_comes_about_every_second(tmp_path: Path):
     speeds.write(5)
     speeds.close()
     assert [(row["step"], row["steps"], row["tokens"]) for row in read_speed_rows(tmp_path)] == [
-        (2, 2, 20),
-        (4, 2, 20),
-        (5, 1, 10),
+        (3, 3, 30),
+        (5, 2, 20),
     ]
-    assert sum(row["waited"] for row in read_speed_rows(tmp_path)) == pytest.approx(0.5)
-    assert read_speeds(tmp_path)["step_seconds"] == pytest.approx(2.5)
+    # Until the first batch is there a process starts up: 0.1 s less of either.
+    assert sum(row["waited"] for row in read_speed_rows(tmp_path)) == pytest.approx(0.4)
+    assert read_speeds(tmp_path)["step_seconds"] == pytest.approx(2.4)
 
 
 def test_waiting_and_utilisation_are_told(tmp_path: Path):
-    """Two rows of a second, 0.1 of it waiting, at 3 GFLOP a row; the peak, 6 GFLOP/s, is asked for once and only when 3
-    seconds are full. A second process goes on counting."""
+    """Steps of a second, 0.1 of it waiting but for a process's first, at 3 GFLOP; the peak, 6 GFLOP/s, is asked for
+    once and only when 3 seconds are full. A second process goes on counting."""
     now, asked = [0.0], []
 
     def ask() -> float:
@@ -165,9 +165,9 @@ def test_waiting_and_utilisation_are_told(tmp_path: Path):
         clock = Clock(tmp_path, lambda: now[0], ask)
         for step in range(first, last + 1):
             clock.start()
-            now[0] += 0.1
+            now[0] += 7.0 if step == first else 0.1
             clock.got()
-            now[0] += 0.9
+            now[0] += 1.0 if step == first else 0.9
             clock.stop(step, 10, 3 * 10**9)
         clock.write(last)
         clock.close()
@@ -179,7 +179,7 @@ def test_waiting_and_utilisation_are_told(tmp_path: Path):
     assert len(asked) == 1
     assert [row["utilisation"] for row in read_speed_rows(tmp_path)] == [None] * 4 + [0.5, 0.5]
     found = speed(read_speeds(tmp_path))
-    assert (found["waiting"], found["utilisation"], found["peak"]) == (pytest.approx(0.1), pytest.approx(0.5), 6e9)
+    assert (found["waiting"], found["utilisation"], found["peak"]) == (pytest.approx(0.4 / 6), pytest.approx(0.5), 6e9)
 
 
 def test_speeds_from_before_are_read(tmp_path: Path):
