@@ -215,8 +215,8 @@ class Ledger:
         }
 
     def _told(self, table: Table, asked: set[Experiment]) -> bool:
-        """Whether a table stands in the scores. Of an own study its own do, once a row was asked, and of the others those
-        of which all has been run."""
+        """Whether a table stands in the scores. Of an own study its own do, once a row was asked, and of the others
+        those of which all has been run."""
         if not self.question.own:
             return table in SEARCH or self._begun(table, asked)
         if table in self.question.own.tables:
