@@ -120,7 +120,7 @@ def build_parser() -> Parser:
             leaf.add_argument(
                 "--tables",
                 default="search",
-                help="2,10 for example; search: 1,4,5,6,7 (the rounds'); all (to 13); final (14,15); later (others')",
+                help="2,10 for example; or search (1,4,5,6,7), all (to 13), final (14,15), later, FILE.py:NAME",
             )
         if name == "plan":
             leaf.add_argument("--peak", type=Real(0, 1e6, open=True), help="of another machine: TFLOP/s of a device")

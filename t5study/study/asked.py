@@ -12,7 +12,8 @@ class Asked:
     """scale: its name. text: files or patterns, None for the embedded corpus. tasks: addresses or files, None for the
     embedded ones. metric: of task files that name none. benchmarks: of the paper, in place of tasks; data: the folder
     of their files; split_missing: whether a split that is not there is cut out of the one that is. corpora: further
-    texts to pre-train on, as (name, pattern), a name as often as it has patterns."""
+    texts to pre-train on, as (name, pattern), a name as often as it has patterns. own: a file with tables of one's own,
+    FILE.py:NAME."""
 
     scale: str = "laptop"
     text: Sequence[str] | None = None
@@ -22,6 +23,7 @@ class Asked:
     data: Path | None = None
     split_missing: bool = False
     corpora: Sequence[tuple[str, str]] | None = None
+    own: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("text", "tasks", "benchmarks", "corpora"):

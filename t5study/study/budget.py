@@ -21,7 +21,8 @@ from t5study.ground.journal import duration
 from t5study.ground.store import Store
 from t5study.study.estimate import WORKER_S, Clock, makespan, memory_of
 from t5study.study.experiment import Experiment
-from t5study.study.ledger import NO_PRETRAINING, seeds_of
+from t5study.study.ledger import repeats, seeds_of
+from t5study.study.own import Own
 from t5study.study.probe import BUDGET_S
 from t5study.study.question import Question
 from t5study.study.runner import address, experiments_of
@@ -80,9 +81,9 @@ def offer(
 ) -> Offer:
     """Which rows of some tables fit. memory: bytes that a run's weights, gradients and optimiser may take."""
     seeds = question.scale.seeds
-    base = [*seeds_of(question.setting.baseline, seeds), *seeds_of(NO_PRETRAINING, seeds)]
+    base = repeats(question.setting.baseline, seeds)
     time = _Time(store, clock, workers)
-    rows = _by_experiment(tables)
+    rows = _by_experiment(tables, question.own)
     can = [one for one in rows if not question.absent(one)]
     everything = time.of(time.missing(_ends(question, experiments_of(tables, seeds))))
     kept = time.missing(_ends(question, base))
@@ -210,13 +211,13 @@ def _ends(question: Question, experiments: Iterable[Experiment]) -> list[Stage]:
 # --- rows and their addresses -------------------------------------------------------------------------------------
 
 
-def _by_experiment(tables: Sequence[Table]) -> dict[Experiment, list[tuple[str, Row]]]:
+def _by_experiment(tables: Sequence[Table], own: Own | None) -> dict[Experiment, list[tuple[str, Row]]]:
     """Rows of some tables by what they run, tables of the search first."""
     numbers = [table.number for table in SEARCH]
     found = dict[Experiment, list[tuple[str, Row]]]()
     for table in sorted(tables, key=lambda table: table.number not in numbers):
         for row in table.rows:
-            found.setdefault(row.experiment, []).append((address(table, row), row))
+            found.setdefault(row.experiment, []).append((address(table, row, own), row))
     return found
 
 

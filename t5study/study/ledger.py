@@ -30,7 +30,7 @@ from t5study.study.scores import Cell, Column, Failed, cell_json, value_of
 from t5study.study.stages import COST, Stage, folder, has, needed, result, stage_id
 from t5study.study.starts import tokens_read
 from t5study.study.table import Row, Table
-from t5study.study.tables.declared import EVERY, SEARCH, row_of
+from t5study.study.tables.declared import SEARCH, row_of
 from t5study.study.tables.later import LATER
 from t5study.study.training import Finetune, Start
 from t5study.tasks.splits import first
@@ -46,6 +46,11 @@ Reason = Callable[[Stage], str | None]
 def seeds_of(experiment: Experiment, seeds: int) -> list[Experiment]:
     """The same experiment from one seed after another."""
     return [experiment.but(seed=experiment.seed + i) for i in range(seeds)]
+
+
+def repeats(baseline: Experiment, seeds: int) -> list[Experiment]:
+    """What noise is known from, and what pre-training brought: the baseline, and fine-tuning without pre-training."""
+    return [*seeds_of(baseline, seeds), *seeds_of(baseline.but(pretraining=0.0), seeds)]
 
 
 class Ledger:
@@ -109,14 +114,14 @@ class Ledger:
         question, setting = self.question, self.question.setting
         told = self.columns
         seeds = self.seeds
-        declared = [one for table in EVERY for row in table.rows for one in seeds_of(row.experiment, seeds)]
+        declared = [one for table in question.tables for row in table.rows for one in seeds_of(row.experiment, seeds)]
         runs: dict[str, Any] = {}
         asked = set(experiments)
         for experiment in [*experiments, *declared]:
             cells = self.cells(experiment)
             if cells is not None and (key := _key(question.stages(experiment))) not in runs:
                 runs[key] = self._run(experiment, cells)
-        baselines, fresh = seeds_of(BASELINE, seeds), seeds_of(NO_PRETRAINING, seeds)
+        baselines, fresh = seeds_of(setting.baseline, seeds), seeds_of(setting.baseline.but(pretraining=0.0), seeds)
         noise, brought = {}, {}
         for column in told:
             with_it, without = self.values(baselines, column.name), self.values(fresh, column.name)
@@ -142,9 +147,7 @@ class Ledger:
                 "runs": runs,
                 "noise": noise,
                 "gain": brought,
-                "tables": [
-                    self._table(table, asked) for table in EVERY if table in SEARCH or self._begun(table, asked)
-                ],
+                "tables": [self._table(table, asked) for table in question.tables if self._told(table, asked)],
                 "rounds": list(rounds),
             }
         )
@@ -174,7 +177,7 @@ class Ledger:
             | self._repeats(experiment)
             | {
                 "experiment": experiment.flat(),
-                "label": label(experiment),
+                "label": label(experiment, self.question.setting.baseline),
                 "seed": experiment.seed,
                 "cells": {name: cell_json(cell) for name, cell in cells.items()},
                 # Multi-task training is both: the report draws its losses beside pre-training's.
@@ -210,6 +213,15 @@ class Ledger:
             "train_rows": len(task.rows("train")),
             "validation_rows": len(first(task.evaluation_rows, self.question.scale.evaluation_rows)),
         }
+
+    def _told(self, table: Table, asked: set[Experiment]) -> bool:
+        """Whether a table stands in the scores. Of an own study its own do, once a row was asked, and of the others
+        those of which all has been run."""
+        if not self.question.own:
+            return table in SEARCH or self._begun(table, asked)
+        if table in self.question.own.tables:
+            return any(row.experiment in asked and not table.starred(row) for row in table.rows)
+        return all(self.runs_of(row.experiment) for row in table.rows)
 
     def _begun(self, table: Table, asked: set[Experiment]) -> bool:
         """Whether anything has been run, or asked for in vain, that no table before it has. Of a later paper's table it

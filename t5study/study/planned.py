@@ -20,6 +20,7 @@ from t5study.study.asked import Asked
 from t5study.study.budget import Choice, Clocks, Offer, choose
 from t5study.study.estimate import Clock, Estimate, clock_here, clock_of, estimate, tokens_of
 from t5study.study.experiment import Experiment
+from t5study.study.own import typed
 from t5study.study.probe import BUDGET_S
 from t5study.study.question import ASKED, PLAN, Question, ask, workers_here
 from t5study.study.runner import addresses, chosen, experiments_of
@@ -57,7 +58,8 @@ def plan(
 
     price: of an hour of the whole machine. UserError as `runner.run_tables` has them.
     """
-    question, wanted = ask(asked), chosen(tables)
+    question = ask(typed(asked, Path(out), tables))
+    wanted = chosen(tables, question.own)
     question.compare(Path(out))
     size, clocks = _machine(given, workers)
     return _text(question, Path(out), wanted, size, clocks, given, price, keep)
@@ -78,7 +80,8 @@ def fitted(
 
     UserError if at no scale the baseline fits.
     """
-    wanted, first = chosen(tables), ask(asked)
+    first = ask(typed(asked, out or Path(f"study-{asked.scale}"), tables))
+    wanted = chosen(tables, first.own)
     size, clocks = _machine(given, workers)
     scales = [scale] if scale else _scales(out)
     questions = [first.at(name) for name in scales]
@@ -103,7 +106,7 @@ def fitted(
         question, folder(taken.scale), taken.tables, size, lambda *_: choice.clock, given, price, out is not None
     )
     everything = taken.fit == taken.asked
-    names = tables if everything else ",".join(addresses(taken.tables))
+    names = tables if everything else ",".join(addresses(taken.tables, first.own))
     command = _command(question.asked, out, names, workers)
     return "\n".join([*_offers(choice, size, given), *_left_out(taken), "", "run it:", f"  {command}", "", rest])
 

@@ -20,12 +20,15 @@ from t5study.ground.machine import Machine, cores
 from t5study.ground.store import Store, canonical, read_json, write_json
 from t5study.study import scales
 from t5study.study.asked import Asked
+from t5study.study.baseline import BASELINE
 from t5study.study.benchmarks import find_studied
 from t5study.study.experiment import STUDY, Experiment
 from t5study.study.material import Chosen, Corpus, EmbeddedRows, GivenRows
+from t5study.study.own import Own, load, refuse_changed
 from t5study.study.plans import Last, stages_of
 from t5study.study.setting import Setting, absent
-from t5study.study.table import in_order
+from t5study.study.table import Table, in_order
+from t5study.study.tables.declared import EVERY
 from t5study.tasks.task import Task
 
 ASKED = "study.json"
@@ -36,10 +39,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Question:
-    """setting: what all runs share. asked: as it was typed; where benchmarks lie is no part of the question."""
+    """setting: what all runs share. asked: as it was typed; where benchmarks lie is no part of the question. own:
+    tables of one's own, of which the baseline alone is."""
 
     setting: Setting
     asked: Asked
+    own: Own | None = None
 
     @property
     def scale(self) -> scales.Scale:
@@ -52,7 +57,13 @@ class Question:
     def at(self, scale: str) -> Question:
         """The same at another scale."""
         setting = replace(self.setting, scale=scales.find(scale))
-        return Question(setting, replace(self.asked, scale=scale))
+        return replace(self, setting=setting, asked=replace(self.asked, scale=scale))
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All that can be run here: those declared, if the baseline is the paper's, and one's own."""
+        declared = EVERY if self.setting.baseline == BASELINE else ()
+        return (*declared, *(self.own.tables if self.own else ()))
 
     def stages(self, experiment: Experiment) -> tuple[Last, ...]:
         """The last stages of an experiment: one, or one a benchmark; () if it cannot be run."""
@@ -81,6 +92,8 @@ class Question:
             now.pop("texts", None)
         if difference := _difference(there, now):
             raise UserError(f"{out}: was asked another question ({difference}); choose another --out, or delete it")
+        if self.own:
+            refuse_changed(self.own, asked.get("own", {}), out)
         return asked
 
     def claim(
@@ -104,6 +117,7 @@ class Question:
             "metric": typed.metric,
             **several,
             **corpora,
+            **({"own": self.own.told} if self.own else {}),
             "rounds": rounds or before.get("rounds", False),
             "tables": sorted({*before.get("tables", ()), *tables}, key=in_order),
         }
@@ -118,6 +132,8 @@ class Question:
         members = [[one.benchmark.name, one.benchmark.members, one.trained] if one.tasks else [] for one in several]
         texts = {name: canonical(corpus.value) for name, corpus in self.setting.texts}
         named = ({"benchmarks": canonical(members)} if several else {}) | ({"texts": texts} if texts else {})
+        baseline = self.setting.baseline
+        named |= {"baseline": canonical(baseline)["fields"]} if baseline != BASELINE else {}
         return named | {
             "scale": canonical(self.scale)["fields"],
             "text": canonical(self.setting.corpus.value),
@@ -147,7 +163,9 @@ def ask(asked: Asked) -> Question:
         chosen = tuple(dict.fromkeys(task for one in studied for task in one.tasks))
     else:
         studied, chosen = (), _chosen(asked.tasks, asked.metric)
-    return Question(Setting(found, _corpus(asked.text), chosen, studied, _texts(asked.corpora)), asked)
+    own = load(asked.own) if asked.own else None
+    baseline = own.baseline if own else BASELINE
+    return Question(Setting(found, _corpus(asked.text), chosen, studied, _texts(asked.corpora), baseline), asked, own)
 
 
 def _texts(corpora: Sequence[tuple[str, str]] | None) -> tuple[tuple[str, Corpus], ...]:
@@ -205,10 +223,12 @@ def _difference(there: Any, here: Any, where: str = "") -> str:
         return ""
     if where == "text":
         return "other text, or other versions of the packages it is in"
+    if where == "baseline" and (there is None or here is None):
+        return "another baseline; give --tables the file that it is in"
     if where.startswith("texts."):
         name = where.removeprefix("texts.")
         return f"other text, or none, of the name {name}; give --corpus {name}=PATTERN as before"
-    if isinstance(there, dict) and isinstance(here, dict):
+    if isinstance(there, dict) and isinstance(here, dict) and "float" not in here:
         for name in [*here, *(name for name in there if name not in here)]:
             if there.get(name) != here.get(name):
                 return _difference(there.get(name), here.get(name), f"{where}.{name}" if where else name)

@@ -51,6 +51,8 @@ def differences(study: Study) -> list[tuple[str, str, str, str]]:
         ("Score", "the tasks' metrics", f"metrics and likelihood; verdicts on {study.verdict_column}", _SENSITIVE),
         ("Noise", "ten baseline runs", plural(noise.runs if noise else 1, "baseline run"), "compute"),
     ]
+    if own := study.asked.get("own"):
+        told.append(("Tables", "1, 2, 4 to 15", f"those of {own.get('address')}, xxh3 {own.get('digest')}", _GIVEN))
     if study.rounds:
         told.append(("Search", "each factor against the baseline, then a choice", "rounds; each choice goes on", _RULE))
     return told
@@ -97,7 +99,9 @@ def rerun(study: Study) -> list[tuple[str, str]]:
     asked.append(f"--out {shlex.quote(out)}")
     flags = " ".join(asked)
     tables = study.asked.get("tables") or [table.number for table in study.tables]
-    tables = ",".join(str(number) for number in tables)
+    own = study.asked.get("own") or {}
+    tables = [str(number) for number in tables if number not in own.get("tables", ())]
+    tables = ",".join([*tables, *([shlex.quote(str(own["address"]))] if own else [])])
     most = study.asked.get("most_seeds")
     decided = f" --until-decided --most-seeds {most}" if most else ""
     again = f"t5study study rounds {flags}{decided}" if study.rounds else f"t5study study run {flags} --tables {tables}"

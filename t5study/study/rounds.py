@@ -32,6 +32,7 @@ from t5study.study.decide import Decision, Until, decide, sentence
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import NO_PRETRAINING, Ledger, label, seeds_of
 from t5study.study.noise import spread, within_two
+from t5study.study.own import typed
 from t5study.study.promised import Promise
 from t5study.study.question import Question, ask, workers_here
 from t5study.study.scores import value_of
@@ -320,8 +321,8 @@ def run_rounds(asked: Asked, out: Path, workers: int | None = None, until: Until
     Writes scores.json and costs.json after every round. UserError for every mistake of the user's; Stopped after
     SIGINT or SIGTERM, when the workers have saved.
     """
-    question = ask(asked)
     out = Path(out)
+    question = ask(typed(asked, out))
     claimed = question.claim(out, rounds=True, most_seeds=until.most_seeds if until else 0)
     most_seeds, began = claimed.get("most_seeds", 0), time.monotonic()
     store, machine = Store(out / "store"), here()
