@@ -189,9 +189,10 @@ def _offers(choice: Choice, size: int, given: Given | None) -> list[str]:
         mark = "<- taken" if one == taken else ""
         rows.append((one.scale, duration(one.least_s), duration(one.all_s), fit, mark))
     where = given.label if given else f"{size} worker{'s' * (size > 1)} here"
-    rule = "the largest scale at which half fits is taken, --scale asks for another"
+    busy = f", as busy as it is ({choice.clock.busy:.1f} times as long as quiet)" if choice.clock.busy > 1.1 else ""
     return [
-        f"{duration(taken.seconds)} with {where}; {rule}",
+        f"{duration(taken.seconds)} with {where}{busy}",
+        "the largest scale at which half fits is taken, --scale asks for another",
         *(line.rstrip() for line in _aligned(rows)),
     ]
 
