@@ -149,7 +149,7 @@ def choose(
     def look(question: Question, clock: Clock) -> Offer:
         return offer(question, store_of(question), tables, clock, workers, seconds, memory)
 
-    bases = [needed(_ends(one, seeds_of(one.setting.baseline, one.scale.seeds))) for one in questions]
+    bases = [needed(_ends(one, [one.setting.baseline])) for one in questions]
     guessed = [
         look(question, clocks(question, store_of(question), list(base.values()), 0.0)).least_s
         for question, base in zip(questions, bases, strict=True)

@@ -21,7 +21,7 @@ from t5study.study.budget import Choice, Clocks, Offer, choose
 from t5study.study.estimate import Clock, Estimate, clock_here, clock_of, estimate, tokens_of
 from t5study.study.experiment import Experiment
 from t5study.study.probe import BUDGET_S
-from t5study.study.question import ASKED, PLAN, Question, ask, workers_here
+from t5study.study.question import ASKED, Question, ask, workers_here
 from t5study.study.runner import addresses, chosen, experiments_of
 from t5study.study.scales import SCALES
 from t5study.study.stages import Stage, has, needed, stage_id
@@ -167,11 +167,11 @@ def _text(
     tail = [*totals(found, clock, size, given, price)] if missing else ["nothing is missing"]
     rounds = "the rounds come to as many runs as tables 1, 4, 5, 6 and 7 together"
     table = _aligned(_kinds(stages, missing, clock))
-    kept = [one.line() for one in promised.kept(out)]
+    kept = promised.lines(out)
     return "\n".join(
         [
             *head, *table, *([""] if absent else []), *absent, "", *tail, rounds,
-            *(["", f"what {PLAN} promised of what is there:"] if kept else []), *kept,
+            *([""] if kept else []), *kept,
         ]
     )  # fmt: skip
 
