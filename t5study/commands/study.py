@@ -56,10 +56,14 @@ def _until(args: argparse.Namespace) -> Until | None:
 def status(args: argparse.Namespace) -> None:
     import json
 
+    from t5study.study import promised
     from t5study.study import status as room
 
     found = room.look(args.folder)
-    print(json.dumps(room.as_json(found), indent=1, ensure_ascii=False) if args.json else room.text(found))
+    if args.json:
+        print(json.dumps(room.as_json(found) | promised.told(args.folder), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join([room.text(found), *promised.lines(args.folder)]))
 
 
 def report(args: argparse.Namespace) -> None:

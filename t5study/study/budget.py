@@ -120,7 +120,7 @@ def offer(
 # --- the scale ----------------------------------------------------------------------------------------------------
 
 Clocks = Callable[[Question, Store, list[Stage], float], Clock]  # the last: seconds that a probe may take
-_FAR = 10.0  # a scale whose baseline is guessed to take so many times what there is, is not tried
+_FAR = 10.0  # a guess may be so many times too high or too low
 _TRIED_S = 5.0
 
 
@@ -142,23 +142,28 @@ def choose(
     seconds: float,
     memory: int | None = None,
 ) -> Choice:
-    """The scale and the rows that fit. questions: the same at each scale, by size. Scales are compared by what their
-    baseline takes; the one to take is then looked at with all it has, and gives way if that is longer than it seemed.
-    UserError if no baseline fits."""
+    """The scale and the rows that fit. questions: the same at each scale, by size. The baseline is tried at scales for
+    which the time may be short, the others go by it; the scale to take is then looked at with all it has, and gives
+    way if that is longer than it seemed. UserError if no baseline fits."""
     offers, clock_of, whole = dict[str, Offer](), dict[str, Clock](), set[str]()
 
     def look(question: Question, clock: Clock) -> Offer:
         return offer(question, store_of(question), tables, clock, workers, seconds, memory)
 
-    for question in questions:
-        name, seeds = question.scale.name, question.scale.seeds
-        base = list(needed(_ends(question, seeds_of(question.setting.baseline, seeds))).values())
-        guessed = look(question, clocks(question, store_of(question), base, 0.0))
-        if guessed.least_s > _FAR * seconds and clock_of:
-            offers[name] = look(question, list(clock_of.values())[-1])
-            continue
-        clock_of[name] = clocks(question, store_of(question), base, _TRIED_S)
-        offers[name] = look(question, clock_of[name])
+    bases = [needed(_ends(one, [one.setting.baseline])) for one in questions]
+    guessed = [
+        look(question, clocks(question, store_of(question), list(base.values()), 0.0)).least_s
+        for question, base in zip(questions, bases, strict=True)
+    ]
+    near = [k for k, least in enumerate(guessed) if least <= _FAR * seconds] or [0]
+    tried = [k for k in near if k == near[-1] or guessed[k + 1] > seconds / _FAR]
+    for k in tried:
+        question = questions[k]
+        clock_of[question.scale.name] = clocks(question, store_of(question), list(bases[k].values()), _TRIED_S)
+    for k, question in enumerate(questions):
+        nearest = min(tried, key=lambda other: abs(other - k))
+        clock = clock_of.setdefault(question.scale.name, clock_of[questions[nearest].scale.name])
+        offers[question.scale.name] = look(question, clock)
     while taken := best(list(offers.values())):
         question = next(one for one in questions if one.scale.name == taken.scale)
         if taken.scale in whole:

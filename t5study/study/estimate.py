@@ -207,9 +207,11 @@ def clock_here(
 
     if known:
         source = f"a probe of {len(speeds)} kinds of steps just now"
-        busy, process = [speed.busy for _, speed in known], max(speed.peak for _, speed in known)
+        tried = sum(speed.tried_s for _, speed in known)  # a short look at a busy machine tells little
+        busy = [sum(speed.busy * speed.tried_s for _, speed in known) / tried]
+        process = max(speed.peak for _, speed in known)
     else:
-        source, process = "as stages before took" if took else "guessed: no step was tried", 0
+        source, process = ("as stages before took" if took else "guessed: no step was tried"), 0
     return Clock(seconds, source, median(busy or [1.0]), process, measure)
 
 

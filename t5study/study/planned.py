@@ -22,7 +22,7 @@ from t5study.study.estimate import Clock, Estimate, clock_here, clock_of, estima
 from t5study.study.experiment import Experiment
 from t5study.study.own import typed
 from t5study.study.probe import BUDGET_S
-from t5study.study.question import ASKED, PLAN, Question, ask, workers_here
+from t5study.study.question import ASKED, Question, ask, workers_here
 from t5study.study.runner import addresses, chosen, experiments_of
 from t5study.study.scales import SCALES
 from t5study.study.stages import Stage, has, needed, stage_id
@@ -170,11 +170,11 @@ def _text(
     tail = [*totals(found, clock, size, given, price)] if missing else ["nothing is missing"]
     rounds = "the rounds come to as many runs as tables 1, 4, 5, 6 and 7 together"
     table = _aligned(_kinds(stages, missing, clock))
-    kept = [one.line() for one in promised.kept(out)]
+    kept = promised.lines(out)
     return "\n".join(
         [
             *head, *table, *([""] if absent else []), *absent, "", *tail, rounds,
-            *(["", f"what {PLAN} promised of what is there:"] if kept else []), *kept,
+            *([""] if kept else []), *kept,
         ]
     )  # fmt: skip
 
@@ -192,9 +192,10 @@ def _offers(choice: Choice, size: int, given: Given | None) -> list[str]:
         mark = "<- taken" if one == taken else ""
         rows.append((one.scale, duration(one.least_s), duration(one.all_s), fit, mark))
     where = given.label if given else f"{size} worker{'s' * (size > 1)} here"
-    rule = "the largest scale at which half fits is taken, --scale asks for another"
+    busy = f", as busy as it is ({choice.clock.busy:.1f} times as long as quiet)" if choice.clock.busy > 1.1 else ""
     return [
-        f"{duration(taken.seconds)} with {where}; {rule}",
+        f"{duration(taken.seconds)} with {where}{busy}",
+        "the largest scale at which half fits is taken, --scale asks for another",
         *(line.rstrip() for line in _aligned(rows)),
     ]
 

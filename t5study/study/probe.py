@@ -27,6 +27,7 @@ from t5study.study.stages import Stage
 
 BUDGET_S = 20.0
 _STEP_FLOPS = {"cpu": 4e10, "cuda": 2e13}  # a larger step is cut to so much, and its time multiplied
+_LARGEST = {"cpu": 1e8, "cuda": 1e11}  # numbers of a model; a larger one takes long to make and to move
 _UNIT_S = 0.5  # steps of one kind are repeated for so long
 _SCORED = 64  # rows
 
@@ -34,14 +35,15 @@ _SCORED = 64  # rows
 @dataclass(frozen=True)
 class Speed:
     """Seconds on one worker while the others work too. step_s: of a step. row_s: of a row scored, 0 where none is.
-    busy: seconds that pass for each that the processor works for us, 1 on a quiet machine. tokens: of a step, padding
-    left out. peak: bytes of the process at most."""
+    busy: seconds that pass for each that the processor works for us, 1 on a quiet machine; tried_s: of how many of them
+    that is known. tokens: of a step, padding left out. peak: bytes of the process at most."""
 
     step_s: float
     row_s: float
     busy: float
     tokens: float
     peak: int
+    tried_s: float
 
 
 def key_of(stage: Any) -> Hashable:
@@ -52,15 +54,15 @@ def key_of(stage: Any) -> Hashable:
 
 
 def probe(stages: Iterable[Stage], machine: Machine, workers: int, budget: float = BUDGET_S) -> dict[Hashable, Speed]:
-    """Speeds by `key_of`, of stages of training. Those whose weights would not fit into memory, one in every worker,
-    are left out, and those there was no time for: the most work comes first. Where loops have not been compiled yet,
-    that comes on top."""
+    """Speeds by `key_of`, of stages of training. Models that are too large to be tried, or that would not fit into
+    memory, one in every worker, are left out, and those there was no time for: the most work comes first. Where loops
+    have not been compiled yet, that comes on top."""
     work, first = dict[Hashable, float](), dict[Hashable, Stage]()
     for stage in stages:
         key = key_of(stage)
         work[key] = work.get(key, 0.0) + stage.work
         first.setdefault(key, stage)
-    units = [first[key] for key in sorted(work, key=lambda key: -work[key]) if _fits(first[key], workers)]
+    units = [first[key] for key in sorted(work, key=lambda key: -work[key]) if _fits(first[key], machine, workers)]
     if not units:
         return {}
     context = multiprocessing.get_context("spawn")
@@ -90,12 +92,13 @@ def _for_memory(error: BaseException | None) -> bool:
     return isinstance(error, BrokenExecutor | MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
-def _fits(stage: Any, workers: int) -> bool:
+def _fits(stage: Any, machine: Machine, workers: int) -> bool:
     import psutil
 
     from t5study.model.shapes import parameters
 
-    return 12 * parameters(stage.shape, stage.architecture) * workers < psutil.virtual_memory().available
+    numbers = parameters(stage.shape, stage.architecture)
+    return numbers <= _LARGEST[machine.device] and 12 * numbers * workers < psutil.virtual_memory().available
 
 
 # --- in a process of the pool -------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ def _unit(stage: Any, machine: Machine, until: float) -> Speed | None:
     trial.step()  # memory is asked for once
     wall, own, tokens = [], [], []
     began = time.perf_counter()
-    while len(own) < 3 or (time.perf_counter() - began < _UNIT_S and len(own) < 8):
+    while len(own) < 3 or (time.perf_counter() - began < _UNIT_S and len(own) < 200):
         clocks = time.perf_counter(), time.process_time()
         tokens.append(trial.step())
         wall.append(time.perf_counter() - clocks[0])
@@ -131,7 +134,9 @@ def _unit(stage: Any, machine: Machine, until: float) -> Speed | None:
     busy = max(1.0, sum(wall) / max(sum(seconds), 1e-9))
     row = trial.row_seconds() if getattr(stage, "scoring", 0.0) else 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Speed(float(np.mean(seconds)) * trial.times, row, busy, float(np.mean(tokens)) * trial.times, peak)
+    return Speed(
+        float(np.mean(seconds)) * trial.times, row, busy, float(np.mean(tokens)) * trial.times, peak, sum(seconds)
+    )
 
 
 class _Trial:

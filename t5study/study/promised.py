@@ -14,17 +14,19 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t5study.ground.errors import UserError
 from t5study.ground.journal import duration
 from t5study.ground.machine import Machine, describe
 from t5study.ground.store import Store, read_json, write_json
-from t5study.study.estimate import Clock, Estimate, clock_here, estimate
 from t5study.study.probe import BUDGET_S
-from t5study.study.question import PLAN
 from t5study.study.stages import COST, Stage, has, needed, stage_id
 
+if TYPE_CHECKING:
+    from t5study.study.estimate import Clock, Estimate
+
+PLAN = "plan.json"
 FORMAT = 1
 _PROBED = 0.01  # of a study, at most, before it begins
 _ORDER = ("corpus", "vocabulary", "tokens", "tasks", "pretrain", "multitask", "finetune", "ensemble", "all")
@@ -98,6 +100,8 @@ class Promise:
 
     def note(self, wanted: Iterable[Stage], expected: Iterable[Stage] = ()) -> None:
         """Promises the stages of some that are missing and not promised. expected: those that may come."""
+        from t5study.study.estimate import clock_here, estimate  # `study status` needs none of what these need
+
         ends = list(wanted)
         stages = needed([*ends, *expected])
         missing = {name: stage for name, stage in stages.items() if not has(self.store, stage)}
@@ -133,6 +137,12 @@ def kept(out: Path) -> list[Kept]:
                 old = found.get(kind, Kept(kind, 0, 0.0, 0.0))
                 found[kind] = Kept(kind, old.stages + 1, old.promised_s + seconds, old.took_s + took)
     return sorted(found.values(), key=lambda one: _ORDER.index(one.kind) if one.kind in _ORDER else -1)
+
+
+def lines(out: Path) -> list[str]:
+    """The same for people; [] if nothing was promised, or nothing of it is there."""
+    found = kept(out)
+    return [f"what {PLAN} promised of what is there:", *(f"  {one.line()}" for one in found)] if found else []
 
 
 def told(out: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_study import Toy, put, toy_setting
 
@@ -39,6 +39,7 @@ def test_workers_take_what_the_conductor_would_give_them():
     assert _span([Toy("last", after=(text, rows), weight=1.0)], 2) == 5  # what others wait for
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 8)), min_size=1, max_size=9), st.integers(1, 4))
 def test_no_schedule_is_shorter_than_its_longest_way_or_longer_than_all_in_a_row(drawn, workers):
     stages: list[Toy] = []

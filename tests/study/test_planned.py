@@ -112,7 +112,7 @@ def test_a_budget_chooses_a_scale_and_prints_what_runs_it(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     given = Given(0.06, 1.0, 2)
     hours = fitted(Asked(), None, 2 * 3600.0, tables="search", given=given)
-    rows = {line.split()[0]: line for line in hours.splitlines()[2:8]}
+    rows = {line.split()[0]: line for line in hours.splitlines()[3:9]}
     assert list(rows) == ["smoke", "laptop", "evening", "workstation", "node", "paper"]
     assert [name for name, line in rows.items() if line.endswith("<- taken")] == ["evening"]
     assert "t5study study run --scale evening --tables search" in hours
