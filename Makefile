@@ -45,6 +45,7 @@ bench: $(VENV)/installed-dev
 # The reliability sets in full, an hour or more: the table of docs/reliability.md.
 chaos: $(VENV)/installed-dev
 	PYTHONPATH=. $(BIN)/python tests/chaos.py
+	$(BIN)/python -m pytest -m slow tests/study/test_runner.py tests/study/test_jobs.py tests/study/test_ranked.py -k "kill or jobs or two"
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "t5study needs Python 3.11 or newer")'

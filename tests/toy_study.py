@@ -194,7 +194,8 @@ class Toy(Stage):
             until = time.monotonic() + 300
             while not Path(self.go).exists() and time.monotonic() < until:
                 time.sleep(0.01)
-        write_json(work / RESULT, {"name": self.name, "process": os.getpid(), "last_loss": 1.5})
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        write_json(work / RESULT, {"name": self.name, "process": os.getpid(), "last_loss": 1.5, "gpus": gpus})
 
 
 def toy_result(store: Store, toy: Toy) -> dict[str, Any]:

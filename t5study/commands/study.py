@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from t5study.study.asked import Asked
     from t5study.study.decide import Until
+    from t5study.study.engine import Engine
 
 _SCALE = "laptop"
 
@@ -30,7 +31,7 @@ def plan(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     from t5study.study import report, runner
 
-    runner.run_tables(_asked(args), _folder(args), args.workers, args.tables)
+    runner.run_tables(_asked(args), _folder(args), tables=args.tables, engine=_engine(args))
     print(f"report: {report.write_report(_folder(args))}")
 
 
@@ -38,7 +39,7 @@ def rounds(args: argparse.Namespace) -> None:
     from t5study.study import report
     from t5study.study import rounds as search
 
-    print(search.run_rounds(_asked(args), _folder(args), args.workers, _until(args)))
+    print(search.run_rounds(_asked(args), _folder(args), until=_until(args), engine=_engine(args)))
     print(f"report: {report.write_report(_folder(args))}")
 
 
@@ -74,6 +75,12 @@ def report(args: argparse.Namespace) -> None:
 
 def _folder(args: argparse.Namespace) -> Path:
     return args.out or Path(f"study-{args.scale or _SCALE}")
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    from t5study.study.engine import Engine
+
+    return Engine(args.engine, args.workers, args.threads, args.ranks, tuple(args.slurm or ()))
 
 
 def _asked(args: argparse.Namespace) -> Asked:

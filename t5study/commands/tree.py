@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from t5study.commands import flags, tree_corpus, tree_data, tree_evaluate, tree_train
+from t5study.commands import flags, study_flags, tree_corpus, tree_data, tree_evaluate, tree_train
 from t5study.commands.flags import Parser, Real, Version, Whole, folder, size, time
 from t5study.commands.leaves import group as _group
 from t5study.commands.leaves import leaf as _leaf
@@ -113,7 +113,9 @@ def build_parser() -> Parser:
         flags.corpora(leaf)
         flags.tasks(leaf)
         flags.benchmarks(leaf)
-        leaf.add_argument("--workers", type=Whole(1, 256), help="runs side by side (default: one a core)")
+        study_flags.workers(leaf)
+        if name != "plan":
+            study_flags.engine(leaf)
         if name == "rounds":
             flags.until_decided(leaf)
         else:

@@ -21,7 +21,7 @@ from t5study.ground.journal import duration
 from t5study.ground.store import Store
 from t5study.study.estimate import WORKER_S, Clock, makespan, memory_of
 from t5study.study.experiment import Experiment
-from t5study.study.ledger import repeats, seeds_of
+from t5study.study.ledger import repeats
 from t5study.study.own import Own
 from t5study.study.probe import BUDGET_S
 from t5study.study.question import Question

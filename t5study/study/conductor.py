@@ -1,6 +1,6 @@
 """The conductor: builds the stages that are missing, keeps every worker busy, and survives what happens to them.
 
-    with Conductor(store, workers, machine) as conductor:
+    with Engine().conduct(store) as conductor:
         conductor.run(asked, meanwhile)
 
 returns when every stage asked for is in the store or has failed. Stages of `meanwhile` fill workers that would be idle;
@@ -17,10 +17,9 @@ import threading
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t5study.ground.errors import Stopped, UserError
-from t5study.ground.machine import Machine
 from t5study.ground.store import Store, fingerprint, read_json, this_process
 from t5study.study import builds, wanted
 from t5study.study.pace import Pace
@@ -29,21 +28,23 @@ from t5study.study.status import CONDUCTOR
 from t5study.study.watch import Watch
 from t5study.study.workers import Broken, Done, Elsewhere, Left, Pool, Step
 
+if TYPE_CHECKING:
+    from t5study.study.jobs import Jobs
+
 ATTEMPTS = 3  # a stage whose worker died is tried again; one that kills three where it stands is not worth a fourth
 GRACE = 25.0  # seconds to save in: schedulers commonly kill after 30
 
 
 class Conductor:
-    """failed: stage id -> reason, of this session. built: ids of the stages it has built, in order. attempts: how often
-    a stage is begun whose worker dies; one that got further before it died, and saved, begins to count anew."""
+    """pool: who builds. failed: stage id -> reason, of this session. built: ids of the stages it has built, in order.
+    attempts: how often a stage is begun whose worker dies; one that got further before it died, and saved, begins to
+    count anew."""
 
-    def __init__(
-        self, store: Store, workers: int, machine: Machine, watch: Watch | None = None, attempts: int = ATTEMPTS
-    ):
+    def __init__(self, store: Store, pool: Pool | Jobs, watch: Watch | None = None, attempts: int = ATTEMPTS):
         self.attempts = attempts
         self.store, self.failed, self.built = store, dict[str, str](), list[str]()
-        self._pool = Pool(store.root, workers, machine)
-        self._watch = watch or Watch(workers)
+        self._pool = pool
+        self._watch = watch or Watch(pool.size)
         self._running: dict[str, int] = {}
         self._attempts: dict[str, int] = {}
         self._from: dict[str, int] = {}  # the step that a stage's last attempt went on with
@@ -115,13 +116,17 @@ class Conductor:
                 for name in sorted(waiting - self._running.keys(), key=order.__getitem__)
                 if all(stage_id(parent) in there for parent in stages[name].parents)
             ]
+            others = 0
             for name in ready:
                 if not (free := self._pool.free()):
                     break
                 if has(self.store, stages[name]):  # another study has built it meanwhile
                     self._arrived(name, there, waiting)
-                elif not self._elsewhere(name):
+                elif self._elsewhere(name):
+                    others += 1
+                else:
                     self._begin(free[0], name, stages[name])
+            self._watch.others = others
             for k, stage, message in self._pool.messages(0.25):
                 name = stage_id(stage)
                 if isinstance(message, Step):
@@ -137,8 +142,8 @@ class Conductor:
                     self._broken(k, stage, message, stages, waiting)
                 elif isinstance(message, Left) and self._signum is None:
                     self._watch.say(f"{self._pool.name(k)}: {message.reason}; {stage.label} goes on with another")
-                elif isinstance(message, Elsewhere):
-                    self._attempts[name] -= 1
+                if isinstance(message, Left | Elsewhere):
+                    self._attempts[name] -= 1  # it did not die of it
             self._watch.show()
             if self._signum is not None:
                 raise Stopped(self._signum)
@@ -174,7 +179,7 @@ class Conductor:
         self._heard.add(name)
         if name in self._from and step.step > self._from[name]:
             self._attempts[name] = 1
-        self._from[name] = step.step
+        self._from[name] = max(step.step, self._from.get(name, 0))
 
     def _broken(self, k: int, stage: Stage, broken: Broken, stages: dict[str, Stage], waiting: set[str]) -> None:
         """A stage could not be built: it is tried again, or given up."""

@@ -105,6 +105,7 @@ class MultiTaskTraining(Start):
         from t5study.feed.stream import Stream
         from t5study.model import architectures
         from t5study.train.loop import TrainRun, train
+        from t5study.train.parallel import ALONE
 
         if finished(work):
             return
@@ -160,7 +161,10 @@ class MultiTaskTraining(Start):
             label=self.label,
             evaluate=score if self.evaluate_every else None,
             progress=place.progress,
+            ranks=place.ranks or ALONE,
         )
+        if place.ranks and not place.ranks.first:
+            return
         scores = {"tasks": best_scores(work, tasks, self.steps)} if self.evaluate_every else {}
         finish(work, model, vocab, {"mixing": rule.label} | trained(work, model) | scores)
 

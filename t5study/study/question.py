@@ -247,11 +247,12 @@ def _short(value: Any) -> str:
 # --- where it is worked on ----------------------------------------------------------------------------------------
 
 
-def workers_here(machine: Machine, asked: int | None) -> int:
-    """How many runs side by side: as asked, else one a core (one a GPU), as far as memory goes at 1 GiB each."""
+def workers_here(machine: Machine, asked: int | None, ranks: int = 1, gpus: int = 1) -> int:
+    """How many runs side by side: as asked, else one for every core that its threads and ranks take (one for every GPU
+    that its ranks take), as far as memory goes at 1 GiB a rank."""
     import psutil
 
     if asked:
         return asked
     room = int(psutil.virtual_memory().available / 2**30)
-    return 1 if machine.device == "cuda" else max(1, min(cores(), room))
+    return max(1, gpus // ranks if machine.device == "cuda" else min(cores() // machine.threads, room) // ranks)

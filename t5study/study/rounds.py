@@ -21,20 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t5study.ground.machine import here
 from t5study.ground.store import Store
 from t5study.objectives import BertStyle, Denoising, Deshuffle, Objective, PrefixLM
 from t5study.study import ledger
 from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
-from t5study.study.conductor import Conductor
 from t5study.study.decide import Decision, Until, decide, sentence
+from t5study.study.engine import Engine
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import NO_PRETRAINING, Ledger, label, seeds_of
 from t5study.study.noise import spread, within_two
 from t5study.study.own import typed
-from t5study.study.promised import Promise
-from t5study.study.question import Question, ask, workers_here
+from t5study.study.question import Question, ask
 from t5study.study.scores import value_of
 from t5study.study.stages import Stage
 
@@ -314,9 +312,12 @@ def replay(question: Question, store: Store, reason: ledger.Reason, most_seeds: 
 # --- the command --------------------------------------------------------------------------------------------------
 
 
-def run_rounds(asked: Asked, out: Path, workers: int | None = None, until: Until | None = None) -> str:
+def run_rounds(
+    asked: Asked, out: Path, workers: int | None = None, until: Until | None = None, engine: Engine | None = None
+) -> str:
     """Plays the rounds in a study's folder, going on where it was stopped; returns the verdicts as text. until: with
-    further seeds where a round is not decided; a folder that was once played so stays so.
+    further seeds where a round is not decided; a folder that was once played so stays so. engine: who builds, else so
+    many workers here.
 
     Writes scores.json and costs.json after every round. UserError for every mistake of the user's; Stopped after
     SIGINT or SIGTERM, when the workers have saved.
@@ -325,23 +326,23 @@ def run_rounds(asked: Asked, out: Path, workers: int | None = None, until: Until
     question = ask(typed(asked, out))
     claimed = question.claim(out, rounds=True, most_seeds=until.most_seeds if until else 0)
     most_seeds, began = claimed.get("most_seeds", 0), time.monotonic()
-    store, machine = Store(out / "store"), here()
-    size = workers_here(machine, workers)
-    promise = Promise(out, store, machine, size)
-    with Conductor(store, size, machine) as conductor:
+    store, engine = Store(out / "store"), engine or Engine(workers=workers)
+    promise = engine.promise(out, store)
+    with engine.conduct(store) as conductor:
 
         def may(further: Sequence[Experiment]) -> bool:
             """Whether further runs were asked for, and are likely to end in time."""
             if until is None or until.seconds is None:
                 return until is not None
-            likely = len(further) * _takes(Ledger(question, store), tournament.experiments) / size
+            likely = len(further) * _takes(Ledger(question, store), tournament.experiments) / engine.size
             return time.monotonic() - began + likely <= until.seconds
 
         tournament = Tournament(question, store, conductor.reason, most_seeds, may)
 
         def run(wanted: Iterable[Experiment], meanwhile: Iterable[Experiment], expected: Iterable[Experiment]) -> None:
             first, idle, later = (_stages(question, experiments) for experiments in (wanted, meanwhile, expected))
-            promise.note([*first, *idle], later)
+            if promise:
+                promise.note([*first, *idle], later)
             conductor.run(first, idle, later)
 
         def write() -> None:

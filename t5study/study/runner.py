@@ -12,17 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from t5study.ground.errors import UserError
-from t5study.ground.machine import here
 from t5study.ground.store import Store
 from t5study.study import ledger, rounds
 from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
-from t5study.study.conductor import Conductor
+from t5study.study.engine import Engine
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import Ledger, repeats
 from t5study.study.own import Own, is_own, typed
-from t5study.study.promised import Promise
-from t5study.study.question import ask, workers_here
+from t5study.study.question import ask
 from t5study.study.table import Row, Table, in_order
 from t5study.study.tables.declared import EVERY, GROUPS
 
@@ -121,8 +119,11 @@ def _place(part: str, every: Sequence[Table]) -> tuple[Table, int] | None:
     return (table, int(k)) if table and k.isdecimal() else None
 
 
-def run_tables(asked: Asked, out: Path, workers: int | None = None, tables: str = "search") -> None:
-    """Runs what is missing of some tables and writes scores.json and costs.json; shows progress on stderr.
+def run_tables(
+    asked: Asked, out: Path, workers: int | None = None, tables: str = "search", engine: Engine | None = None
+) -> None:
+    """Runs what is missing of some tables and writes scores.json and costs.json; shows progress on stderr. engine: who
+    builds it, else so many workers here.
 
     UserError for every mistake of the user's; Stopped after SIGINT or SIGTERM, when the workers have saved.
     """
@@ -130,11 +131,11 @@ def run_tables(asked: Asked, out: Path, workers: int | None = None, tables: str 
     question = ask(typed(asked, out, tables))
     wanted = chosen(tables, question.own)
     claimed = question.claim(out, tables=addresses(wanted, question.own))
-    store, machine = Store(out / "store"), here()
-    seeds, size = question.scale.seeds, workers_here(machine, workers)
+    store, seeds, engine = Store(out / "store"), question.scale.seeds, engine or Engine(workers=workers)
     stages = [stage for one in experiments_of(wanted, seeds) for stage in question.stages(one)]
-    Promise(out, store, machine, size).note(stages)
-    with Conductor(store, size, machine) as conductor:
+    if promise := engine.promise(out, store):
+        promise.note(stages)
+    with engine.conduct(store) as conductor:
         conductor.run(stages, stages)
         earlier = still_there(claimed["tables"], question.own)  # what was asked earlier stays in the scores
         before = chosen(",".join(earlier), question.own)

@@ -10,8 +10,9 @@ value, and is done once. Where files lie, how often a run saves, and the machine
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,11 +38,13 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """Where stages are built: the store they go to, the machine, and who is told."""
+    """Where stages are built: the store they go to, the machine, and who is told. ranks: which of the processes that
+    build one stage together this is (train/parallel.py); None if it builds it alone."""
 
     store: Store
     machine: Machine
     progress: Progress
+    ranks: Any = None
 
     def folder(self, stage: Stage) -> Path:
         """The finished stage's folder."""
@@ -110,19 +113,26 @@ def needed(stages: Iterable[Stage]) -> dict[str, Stage]:
     return found
 
 
-def build(stage: Stage, place: Place, *, wait: bool = True) -> Path:
+Build = Callable[["Stage", Path, Place], None]
+
+
+def build(stage: Stage, place: Place, *, wait: bool = True, by: Build | None = None) -> Path:
     """Makes a stage whose parents are there, and notes what it cost (cost.json: seconds of wall-clock and of processor
-    time in the process that finished it; work that a killed process had done before is not in it). Another process that
-    builds it is waited for, or Busy is raised. What began and ended when is in the store's journals (builds.py)."""
+    time, of the process that finished it and those it started; work that a killed process had done before is not in
+    it). Another process that builds it is waited for, or Busy is raised. by: fills the folder, if not the stage itself
+    does. What began and ended when is in the store's journals (builds.py)."""
     name, begun = stage_id(stage), False
 
     def timed(work: Path) -> None:
         nonlocal begun
         begun = True
         builds.note(place.store, name, "begun")
-        began, before = time.monotonic(), time.process_time()
-        stage.build(work, place)
-        cost = {"seconds": time.monotonic() - began, "processor_s": time.process_time() - before}
+        began, before = time.monotonic(), sum(os.times()[:4])
+        if by:
+            by(stage, work, place)
+        else:
+            stage.build(work, place)
+        cost = {"seconds": time.monotonic() - began, "processor_s": sum(os.times()[:4]) - before}
         write_json(work / COST, {name: round(seconds, 3) for name, seconds in cost.items()})
 
     parents = [stage_id(parent) for parent in stage.parents]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from t5study.study.stages import COST
 from t5study.study.wanted import Row
 
 CONDUCTOR = "conductor"
+PLAN = "plan.json"  # promised.py writes it, and question.py knows it; neither is needed to look on
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,8 @@ def _seconds_left(
     }
     if not left:
         return 0.0
+    if promised := _as_promised(store, rows, left):
+        return Pace({kind: (1.0, 1.0) for kind in {one.kind for one in left.values()}}).left(promised, workers)
     pace = seen(store, rows)
     if (seconds := pace.left(left, workers)) is not None:
         return seconds
@@ -159,6 +162,21 @@ def _seconds_left(
         if shares[name] > 0.1:
             pace.saw(kinds[name], now - one.since, left[name].work * shares[name])
     return pace.left(left, workers)
+
+
+def _as_promised(store: Store, rows: Sequence[Row], left: Mapping[str, Left]) -> dict[str, Left]:
+    """What is left with the seconds that the plan promised for it as its work, by as much more as what is there took;
+    {} where the plan does not know all of it."""
+    path = store.root.parent / PLAN
+    plan = read_json(path) if path.is_file() else {}
+    known = plan.get("stages", {}) if isinstance(plan, dict) else {}
+    if not left.keys() <= known.keys():
+        return {}
+    ended = [row.id for row in rows if row.id in known and (store.root / row.id / COST).is_file()]
+    took = sum(read_json(store.root / name / COST)["seconds"] for name in ended)
+    promised = sum(known[name] for name in ended)
+    longer = took / promised if promised else plan.get("busy", 1.0)
+    return {name: replace(one, work=known[name] * longer) for name, one in left.items()}
 
 
 # --- for people and for programs ----------------------------------------------------------------------------------

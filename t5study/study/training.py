@@ -101,6 +101,7 @@ class Pretrain(Start):
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
         from t5study.train.loop import TrainRun, train
+        from t5study.train.parallel import ALONE
 
         if finished(work):
             return
@@ -131,7 +132,10 @@ class Pretrain(Start):
             model = released.load_released(place.folder(self.start) / "model")[0]
         else:
             model = architectures.build(shape, self.seed, self.architecture)
-        train(run, model, stream, work, place.machine, label=self.label, progress=place.progress)
+        shown = {"label": self.label, "progress": place.progress}
+        train(run, model, stream, work, place.machine, **shown, ranks=place.ranks or ALONE)
+        if place.ranks and not place.ranks.first:
+            return
         finish(work, model, vocab, trained(work, model))
 
 
@@ -206,6 +210,7 @@ class Finetune(Stage):
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
         from t5study.train.loop import TrainRun, train
+        from t5study.train.parallel import ALONE
         from t5study.train.tuning import begin
 
         if finished(work):
@@ -254,7 +259,10 @@ class Finetune(Stage):
             label=self.label,
             evaluate=score,
             progress=place.progress,
+            ranks=place.ranks or ALONE,
         )
+        if place.ranks and not place.ranks.first:
+            return
         finish(work, model, vocab, trained(work, model) | {"tasks": best_scores(work, tasks, self.steps)})
 
 

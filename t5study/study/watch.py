@@ -78,6 +78,7 @@ class Watch:
         self._there: set[str] = set()
         self._seats: dict[int, _Seat] = {}
         self._lost: set[str] = set()
+        self.others = 0  # stages that could be begun, were they not in the hands of another study
         self._pace = Pace()
         self._began: float | None = None
         self._shown = clock()
@@ -178,6 +179,7 @@ class Watch:
         left = self.seconds_left()
         parts = [f"{self.share:.0%} done", f"{duration(0.0 if self._began is None else now - self._began)} so far"]
         parts += [f"{len(self._lost)} failed"] if self._lost else []
+        parts += [f"{self.others} in other hands"] if self.others else []
         parts += [] if left is None else [f"about {duration(left)} left"]
         return " · ".join(parts)
 

@@ -12,9 +12,10 @@ import os
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from typing import Any, ClassVar
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.machine import Machine, die_with_parent, use
 from t5study.ground.store import Busy, Store
+from t5study.study.ranked import Bug, Died, build_on, ranks_of
 from t5study.study.stages import Place, Stage, build, result
 
 # --- what a worker says ------------------------------------------------------------------------------------------
@@ -101,9 +103,24 @@ class _Reporter:
         """Nothing to take down."""
 
 
-def _work(pipe: Connection, root: Path, machine: Machine, parent: int) -> None:
+class Silent:
+    """Progress that nobody is told of: where journals say it."""
+
+    def update(self, step: int, *, tokens: int = 0, loss: float | None = None) -> None:
+        """Nothing to say."""
+
+    def say(self, text: str) -> None:
+        """Nothing to say."""
+
+    def close(self) -> None:
+        """Nothing to take down."""
+
+
+def _work(pipe: Connection, root: Path, machine: Machine, parent: int, ranks: int, gpus: str | None) -> None:
     """A worker's life: stages until the pipe closes."""
     die_with_parent()
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus  # before anything here has looked for a GPU
     if os.getppid() != parent:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent decides
@@ -111,16 +128,19 @@ def _work(pipe: Connection, root: Path, machine: Machine, parent: int) -> None:
     store = Store(root)
     with suppress(EOFError, BrokenPipeError):
         while True:
-            message = attempt(pipe.recv(), Place(store, machine, _Reporter(pipe)))
+            message = attempt(pipe.recv(), Place(store, machine, _Reporter(pipe)), ranks)
             pipe.send(message)
             if leaves(message):
                 return
 
 
-def attempt(stage: Stage, place: Place) -> Message:
-    """Builds a stage, and says what came of it."""
+def attempt(stage: Stage, place: Place, ranks: int = 1) -> Message:
+    """Builds a stage, by so many processes if it can be shared among them, and says what came of it."""
     try:
-        build(stage, place, wait=False)
+        if (shared := ranks_of(stage, ranks)) > 1:
+            build(stage, place, wait=False, by=partial(build_on, shared))
+        else:
+            build(stage, place, wait=False)
         return Done(result(place.store, stage)["last_loss"] if stage.steps_of_training else None)
     except Busy as busy:
         return Elsewhere(busy.holder["who"])
@@ -128,6 +148,10 @@ def attempt(stage: Stage, place: Place) -> Message:
         return Left(str(stopped).partition(";")[0])
     except UserError as error:
         return Broken(str(error), final=True)
+    except Died as died:
+        return Broken(str(died), final=False)
+    except Bug as bug:
+        return Broken(str(bug).strip().rpartition("\n")[2], final=True, trace=str(bug))
     except MemoryError:
         return Broken("out of memory", final=False)
     except Exception as error:  # a bug of ours: the study goes on without the stage, and tells
@@ -143,20 +167,22 @@ def leaves(message: Message) -> bool:
 
 
 class _Worker:
-    def __init__(self, root: Path, machine: Machine):
+    def __init__(self, root: Path, machine: Machine, ranks: int, gpus: str | None):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, root, machine, os.getpid()), daemon=True)
+        args = (theirs, root, machine, os.getpid(), ranks, gpus)
+        self.process = context.Process(target=_work, args=args, daemon=ranks == 1)  # a daemon may start no ranks
         self.process.start()
         theirs.close()
         self.stage: Stage | None = None
 
 
 class Pool:
-    """Up to `size` workers on one store, started when there is work for them. Workers are known by number, from 0."""
+    """Up to `size` workers on one store, started when there is work for them. Workers are known by number, from 0.
+    ranks: processes that share one training. gpus: what each worker sees of them, () for all."""
 
-    def __init__(self, root: Path, size: int, machine: Machine):
-        self._root, self._machine = root, machine
+    def __init__(self, root: Path, size: int, machine: Machine, ranks: int = 1, gpus: Sequence[str] = ()):
+        self._root, self._machine, self._ranks, self._gpus = root, machine, ranks, gpus
         self._workers: list[_Worker | None] = [None] * size
         self._processes: dict[int, int] = {}
         # For children, before torch and numba read them: threads of theirs would only get in each other's way.
@@ -179,7 +205,8 @@ class Pool:
 
     def give(self, k: int, stage: Stage) -> None:
         """Hands a stage to a free worker."""
-        worker = self._workers[k] or _Worker(self._root, self._machine)
+        gpus = self._gpus[k] if self._gpus else None
+        worker = self._workers[k] or _Worker(self._root, self._machine, self._ranks, gpus)
         self._workers[k], self._processes[k] = worker, worker.process.pid or 0
         worker.stage = stage
         with suppress(BrokenPipeError):  # it died idle: `messages` will see that

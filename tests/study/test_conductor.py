@@ -22,18 +22,19 @@ from t5study.study.builds import events
 from t5study.study.conductor import Conductor
 from t5study.study.stages import Place, build, stage_id
 from t5study.study.watch import Watch
-from t5study.study.workers import Step
+from t5study.study.workers import Pool, Step
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests"
 
 
 def conducted(
-    store: Store, workers: int, act: Callable[[Conductor], None], every: float = 10.0
+    store: Store, workers: int, act: Callable[[Conductor], None], every: float = 10.0, gpus: tuple[str, ...] = ()
 ) -> tuple[Conductor, str]:
     """Runs `act` with a conductor; returns it and what people saw."""
     out = io.StringIO()
-    with Conductor(store, workers, Machine(), Watch(workers, every=every, out=out), attempts=2) as conductor:
+    pool = Pool(store.root, workers, Machine(), gpus=gpus)
+    with Conductor(store, pool, Watch(workers, every=every, out=out), attempts=2) as conductor:
         act(conductor)
     return conductor, out.getvalue()
 
@@ -153,23 +154,25 @@ def test_two_workers_work_at_once_and_a_spare_stage_fills_one(tmp_path: Path):
     store, go = Store(tmp_path / "store"), tmp_path / "go"
     slow = Toy("slow", "waits", go=str(go))
     spare = Toy("spare", weight=0.1)
+    follower = Toy("follower", "waits", go=str(store.root / ".partial"), weight=0.5)
 
     def act(conductor: Conductor) -> None:
         # `slow` ends when `follower` has been built, which the other worker does meanwhile.
-        follower = Toy("follower", "waits", go=str(store.root / ".partial"), weight=0.5)
         conductor.run([follower], [spare, slow])
         go.touch()
         conductor.run([slow, spare])
 
-    conductor, _ = conducted(store, 2, act)
+    conductor, _ = conducted(store, 2, act, gpus=("3", "5"))
     assert len(conductor.built) == 3
+    assert {toy_result(store, toy)["gpus"] for toy in (slow, spare)} <= {"3", "5"}
+    assert toy_result(store, slow)["gpus"] != toy_result(store, follower)["gpus"]  # each worker has its own
 
 
 class Deaths:
     """A conductor's count of attempts, told where each goes on."""
 
     def __init__(self, folder: Path, steps: list[int]):
-        self.conductor = Conductor(Store(folder), 1, Machine(), Watch(1, out=io.StringIO()))
+        self.conductor = Conductor(Store(folder), Pool(folder, 1, Machine()), Watch(1, out=io.StringIO()))
         for step in steps:
             self.conductor._attempts["run"] = self.conductor._attempts.get("run", 0) + 1
             self.conductor._heard.discard("run")
@@ -208,14 +211,12 @@ def run_waiting(out: Path, *more: str) -> subprocess.Popen[str]:
 import sys
 from pathlib import Path
 from t5study.ground.errors import Stopped
-from t5study.ground.machine import Machine
 from t5study.ground.store import Store
-from t5study.study.conductor import Conductor
-from t5study.study.stages import stage_id
+from t5study.study.engine import Engine
 from toy_study import Toy
 if __name__ == "__main__":
     try:
-        with Conductor(Store(Path({str(out)!r})), 1, Machine()) as conductor:
+        with Engine(workers=1).conduct(Store(Path({str(out)!r}))) as conductor:
             conductor.run([Toy("one", "waits", go="/nowhere")])
     except Stopped as stopped:
         print(stopped)

@@ -54,6 +54,14 @@ def test_time_left_goes_by_what_stages_took_and_leaves_out_what_failed(out: Path
     assert look(out).seconds_left == pytest.approx(4.0)
 
 
+def test_time_left_goes_by_the_plan_where_it_knows_all_that_is_left(out: Path):
+    seconds = {stage_id(toy): value for toy, value in ((TEXT, 1.0), (ONE, 1.0), (THREE, 10.0))}
+    (out / "plan.json").write_text(json.dumps({"busy": 1.5, "stages": seconds}))
+    assert look(out).seconds_left == pytest.approx(20.0)  # `text` and `one` took 4 s, and 2 had been promised
+    builds.note(Store(out / "store"), stage_id(TWO), "begun")  # and the plan knows nothing of it
+    assert look(out).seconds_left == pytest.approx(8.0)
+
+
 def test_what_people_read(out: Path):
     assert text(look(out)).splitlines() == [
         f"{out}: 2 done, 2 failed, 1 missing; 25% of the work",

@@ -117,6 +117,6 @@ def test_on_a_terminal_lines_are_live(toys):
     watch.close()
     text = out.getvalue()
     assert "1 of 4 stages" in text
-    assert all(word in text for word in ("stage", "tokens/s", "5/10", "4.250", "100", "1 s"))
+    assert all(word in text for word in ("stage", "tokens/s", "5/10", "4.250", "1,234", "1 s"))
     assert "a line that stays" in text
     assert "study: 12%" not in text
