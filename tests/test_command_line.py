@@ -131,7 +131,7 @@ def test_version(capsys: pytest.CaptureFixture[str]):
         (["study", "rounds", "--out", "a\nb"], "cannot be a path"),
         (["study", "rounds", "--out", ""], "cannot be a path"),
         (["study", "rounds", "--most-seeds", "3"], "without --until-decided"),
-        (["study", "rounds", "--budget", "0"], "without --until-decided"),
+        (["study", "rounds", "--budget", "8h"], "without --until-decided"),
         (["study", "rounds", "--out", "x" * 4096], "cannot be a path"),
         (["study", "rounds", "--out", "$T5STUDY_UNSET/x"], "whose variable T5STUDY_UNSET is not set"),
         (["study", "rounds", "--out", "$HOME/${T5STUDY_UNSET}/x"], "whose variable T5STUDY_UNSET is not set"),

