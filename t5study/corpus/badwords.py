@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from t5study.corpus.badwords_loops import ANYWHERE, NO_WORD_CHARACTER, OTHER_THAN_A_TO_Z, Automaton, build
+import numpy as np
+
+from t5study.corpus.badwords_loops import (
+    ANYWHERE,
+    NO_WORD_CHARACTER,
+    OTHER_THAN_A_TO_Z,
+    WITHIN_A_LINE,
+    Automaton,
+    build,
+)
 from t5study.corpus.profiles import Profile
 from t5study.corpus.rules_url import url_number
 from t5study.ground.errors import UserError
@@ -44,6 +54,24 @@ class WordList:
             return match[1] if match else None
         return None
 
+    def lines_with(self, lowered: bytes, profile: Profile) -> Iterator[int] | None:
+        """Numbers of the lines in which `find` finds an entry, in their order, looked for as they are asked for.
+        lowered: lines in UTF-8, whose ASCII letters are small. None where bytes do not tell: entries that are
+        expressions or have other letters, borders that are."""
+        automaton = _compiled_for_bytes(self, profile.bad_words_literal) if profile.bad_word_borders == "a-z" else None
+        return None if automaton is None else _lines_with(automaton, lowered)
+
+
+def _lines_with(automaton: Automaton, lowered: bytes) -> Iterator[int]:
+    byte_N, line, start = np.frombuffer(lowered, np.uint8), 0, 0
+    while (at := automaton.first_of(byte_N[start:], WITHIN_A_LINE)[1]) >= 0:
+        line += lowered.count(b"\n", start, start + at)
+        yield line
+        end = lowered.find(b"\n", start + at)
+        if end < 0:
+            return
+        line, start = line + 1, end + 1
+
 
 _BORDERS = {ANYWHERE: ("", ""), OTHER_THAN_A_TO_Z: ("[^a-z]", "[^a-z]"), NO_WORD_CHARACTER: (r"(?:\W|^)", r"(?:\W|$)")}
 
@@ -55,6 +83,16 @@ def _compiled(words: WordList, literal: bool) -> tuple[Automaton, list[str], str
     entries = [entry for entry in words.entries if entry not in left_out]
     plain = [entry for entry in entries if literal or not _PATTERN.intersection(entry)]
     return build(plain), plain, "|".join(entry for entry in entries if entry not in plain)
+
+
+@lru_cache(maxsize=64)
+def _compiled_for_bytes(words: WordList, literal: bool) -> Automaton | None:
+    """The automaton of a list's entries in UTF-8, if all of them are plain and none has a letter of two cases beyond
+    ASCII's."""
+    _, plain, patterns = _compiled(words, literal)
+    if patterns or any(not one.isascii() and one.lower() != one.upper() for entry in plain for one in entry):
+        return None
+    return build([entry.encode().decode("latin-1") for entry in plain])
 
 
 @lru_cache(maxsize=1)

@@ -4,15 +4,15 @@
 stand the rules of rules_spans.py. Both return the page, or Drop with the reason, and count what every rule did.
 
 The order is the official code's and matters: "lorem ipsum" or a curly bracket only drops a page if it stands in a line
-that passed the tests before it. Most pages fail none of the rules that need a second look, so `clean` first goes
-through a page at once and only falls back to judging line by line where a forbidden string stands in what is left.
+that passed the tests before it. Most pages fail none of the rules that need a second look, so `clean` goes through a
+page at once, and looks at single lines a second time only where a forbidden string stands in what is left.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from t5study.corpus.badwords import WordList, drawn_to_go, english
@@ -166,14 +166,42 @@ def _line_by_line(text: str, profile: Profile, words: WordList | None, counts: C
     return lines
 
 
-def _at_once(text: str, profile: Profile, words: WordList | None, counts: Counter[str]) -> list[str] | None:
-    """What `_line_by_line` returns, if no line that got so far can drop the page; else None, and nothing is counted.
+def _at_once(text: str, profile: Profile, words: WordList | None, counts: Counter[str]) -> list[str] | Drop | None:
+    """What `_line_by_line` returns, and counts; None, and nothing counted, where a list of bad words needs it."""
+    lines, lost = _first_tests(text, profile, len(text))
+    lowered = _lowered("\n".join(lines))
+    bad: Iterator[int] | None = iter(())
+    if words is not None and (bad := words.lines_with(lowered, profile)) is None:
+        return None
+    going = _first_to_drop(lines, lowered, bad)
+    if going is not None:
+        lines, lost = _first_tests(text, profile, going[0])  # what stands before it
+    script = policy = 0
+    if b"javascript" in lowered:
+        lines, script = _split_off(mentions_javascript, lines)
+    if b"cookie" in lowered or b"terms of use" in lowered or b"privacy policy" in lowered:
+        lines, policy = _split_off(is_policy, lines)
+    for times, name in zip((len(lines), script, policy, *lost), _COUNTED, strict=True):
+        if times:
+            counts[name] += times
+    return lines if going is None else dropped(going[1], counts)
+
+
+_COUNTED = (
+    "line: kept", "line: javascript", "line: policy", "line: too long a word", "line: no end mark",
+    "line: too few words",
+)  # fmt: skip
+
+
+def _first_tests(text: str, profile: Profile, upto: int) -> tuple[list[str], tuple[int, int, int]]:
+    """The lines that have no endless word, an end mark and enough words, the first `upto` of them; and how many lines
+    before the next one fail which of the three.
 
     The rules of single lines stand here a second time, in place: calling them costs more than they do.
     """
     most, least = profile.word_characters or len(text), profile.words
     cited = "[" in text
-    lines = []
+    lines: list[str] = []
     long = unended = short = 0
     for raw in text.splitlines():
         line = raw.strip()
@@ -186,31 +214,39 @@ def _at_once(text: str, profile: Profile, words: WordList | None, counts: Counte
             unended += 1
         elif len(line.split(None, least)) < least:
             short += 1
-        else:
+        elif len(lines) < upto:
             lines.append(line)
-    left = "\n".join(lines)
-    lowered = _lowered(left)
-    if "{" in left or b"lorem ipsum" in lowered:
+        else:
+            break
+    return lines, (long, unended, short)
+
+
+def _first_to_drop(lines: list[str], lowered: bytes, bad: Iterator[int]) -> tuple[int, str] | None:
+    """The number of the first line that drops its page, and why. bad: the lines with bad words, in their order."""
+    word = next(bad, -1)
+    placeholder = b"lorem ipsum" in lowered
+    if word < 0 and not placeholder and b"{" not in lowered:
         return None
-    if words is not None and has_bad_word(left.lower(), profile, words):  # a newline is a border: this finds no fewer
-        return None
-    script = policy = 0
-    if b"javascript" in lowered:
-        lines, script = _split_off(mentions_javascript, lines)
-    if b"cookie" in lowered or b"terms of use" in lowered or b"privacy policy" in lowered:
-        lines, policy = _split_off(is_policy, lines)
-    for times, name in (
-        (len(lines), "line: kept"), (unended, "line: no end mark"), (short, "line: too few words"),
-        (long, "line: too long a word"), (script, "line: javascript"), (policy, "line: policy"),
-    ):  # fmt: skip
-        if times:
-            counts[name] += times
-    return lines
+    for number, line in enumerate(lines):
+        if number != word and not placeholder and "{" not in line:
+            continue
+        small = line.lower()
+        if is_lorem_ipsum(small):
+            return number, "lorem ipsum"
+        if not mentions_javascript(small):
+            if has_curly_bracket(line):
+                return number, "curly bracket"
+            if number == word and not is_policy(small):
+                return number, "bad word"
+        if number == word:
+            word = next(bad, -1)
+    return None
 
 
 def _lowered(text: str) -> bytes:
-    """Lower-cased as far as ASCII strings are concerned: no other letter but the Kelvin sign becomes one of ASCII's."""
-    return text.replace("\u212a", "k").encode("utf-8", "surrogatepass").lower()
+    """Lower-cased as far as ASCII's letters are concerned: no others become one of them but the Kelvin sign and,
+    with a dot behind it, the Turkish capital I."""
+    return text.replace("\u212a", "k").replace("\u0130", "i\u0307").encode("utf-8", "surrogatepass").lower()
 
 
 def _split_off(rule: Callable[[str], bool], lines: list[str]) -> tuple[list[str], int]:

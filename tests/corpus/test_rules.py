@@ -14,7 +14,7 @@ from shared_data import SHARED
 from web_pages import pages
 
 from t5study.corpus import rules
-from t5study.corpus.badwords import english, read_words
+from t5study.corpus.badwords import WordList, english, read_words
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.profiles import PROFILES, Profile, find_profile
 from t5study.corpus.rules import clean, finish
@@ -116,8 +116,40 @@ def test_a_page_at_once_is_the_page_line_by_line(lines: list[str]):
         quick, slow = Counter(), Counter()
         at_once = rules._at_once(text, profile, words, quick)
         one_by_one = rules._line_by_line(text, profile, words, slow)
-        assert at_once is None or (at_once, quick) == (one_by_one, slow)
-        assert at_once is not None or not quick
+        assert (at_once, quick) == (one_by_one, slow)
+
+
+_SPOILED = [
+    "A curly { bracket stands in this line.",
+    "Lorem ipsum stands in this whole line.",
+    "Turn on JavaScript { to read this page.",
+    "Turn on javascript or a snark comes here.",
+    "We use cookies and a snark too, sir.",
+    "We see the snark come to us, sir.",
+    "snark is the first word of this line.",
+    "The last of its words is a snark\u0130.",
+    "The last of its words is a snar\u212a now.",
+    "This one is about hennai\u0130 and others.",
+    "A boojum hunt is what we went to.",
+    "A boojum",
+    "hunt is no hunt of that kind, sir.",
+    "Words beside it: \u00e9snark\u00e9 and so on.",
+    "Other letters: \u00c4RGER and \u00e4rger here, sir.",
+    "too short.",
+]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([GOOD, *_SPOILED]), max_size=7), st.sampled_from(["", "\u00e4rger", "h.nnai"]))
+def test_a_page_at_once_drops_at_the_line_that_drops_it(lines: list[str], entry: str):
+    """entry: one that bytes do not find, so that lines are judged one by one."""
+    words = WordList("en", ("snark", "boojum hunt", "hennai", *([entry] if entry else [])), "")
+    for name in ("paper", "2.2.0"):
+        quick, slow = Counter(), Counter()
+        at_once = rules._at_once("\n".join(lines), PROFILES[name], words, quick)
+        assert (at_once is None) == bool(entry)
+        if not entry:
+            assert (at_once, quick) == (rules._line_by_line("\n".join(lines), PROFILES[name], words, slow), slow)
 
 
 @every_profile
@@ -257,4 +289,5 @@ def test_pages_that_the_hosted_c4_kept_are_kept_unchanged():
 def test_no_other_letter_than_the_kelvin_sign_becomes_an_ascii_one_in_lower_case():
     found = {chr(code) for code in range(0x80, 0x20000) if any(one < "\x80" for one in chr(code).lower())}
     assert found == {"\u212a", "\u0130"}
-    assert "\u0130".lower() == "i\u0307"  # its dot keeps it from being part of any string that is looked for
+    assert "\u0130".lower() == "i\u0307"
+    assert rules._lowered("\u212a\u0130\u00c9A") == "ki\u0307\u00c9a".encode()
