@@ -5,7 +5,7 @@ layers run again. Then on the device: two passes of full rows with gradients the
 they took at most, and how long; one that takes more than there is, or ends in an out-of-memory error, gives way to the
 next smaller. Of the two ways the faster one a row is taken. The step's rows stay what they are: gradients are summed
 over as many passes as it takes. After a minute nothing new is tried, and arithmetic decides with a wider margin; so it
-does with shards, whose passes are all ranks' together.
+does with shards, whose passes are all ranks' together, and where layers unfreeze on the way.
 
 A micro-batch changes the last digits of a run, so the choice is kept in the run's folder and a resumed run makes it
 again: FOLDER/machine.json.
@@ -79,13 +79,15 @@ def fitted(site: Site, machine: Machine) -> Machine:
     mine = ranks.rows(site.run.rows)
     rows = mine.stop - mine.start
     found = ranks.once(lambda: _read(path))
-    if found is None or found["device"] != machine.device or found["rows"] != rows or rows % found["micro_batch"]:
+    known = found is not None and (found["device"], found["rows"]) == (machine.device, rows)
+    if not known or found["micro_batch"] not in _sizes(rows, machine):
         choice = choose(site, machine, rows)
         ranks.once(lambda: write_json(path, asdict(choice)))
         if ranks.first:
             print(f"t5study: {choice.told}", file=sys.stderr)
         found = asdict(choice)
-    return replace(machine, micro_batch=found["micro_batch"] % rows, recompute=found["recompute"])
+    again = machine.recompute or found["recompute"]
+    return replace(machine, micro_batch=found["micro_batch"] % rows, recompute=again)
 
 
 def choose(site: Site, machine: Machine, rows: int) -> Choice:
@@ -97,12 +99,12 @@ def choose(site: Site, machine: Machine, rows: int) -> Choice:
     moved = site.movement.trainable(run.steps) / sum(weight.numel() for weight in site.weights.values())
     until = time.monotonic() + BUDGET_S
     found: list[Choice] = []
-    warm = False
+    warm, grows = False, len(site.movement.groups) > 1  # to more gradients than a pass has now
     for again in (True,) if machine.recompute else (False, True):
         for size in _sizes(rows, machine):
             needs = base + computed(run, machine, ranks, size, rows // size, again, moved)
             choice = Choice(machine.device, rows, size, again, needs, None, room, None)
-            if ranks.shard or ranks.most(int(time.monotonic() > until)):
+            if ranks.shard or grows or ranks.most(int(time.monotonic() > until)):
                 if needs <= SURE * room:
                     found.append(choice)
                     break
@@ -113,7 +115,7 @@ def choose(site: Site, machine: Machine, rows: int) -> Choice:
                     warm = True
                 took, seconds = tried(site.model, site.optimizer, run, machine, size, again)
                 took, micros = ranks.most(took), ranks.most(round(1e6 * seconds))
-                if took <= room:
+                if took <= (NEAR if machine.device == "cuda" else 1) * room:  # an update takes some, too
                     found.append(replace(choice, measured=took, seconds=micros / 1e6 / size))
                     break
         if found and found[0].micro_batch == rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from t5study.ground.machine import AUTO, Machine, release
 from t5study.model.architectures import build
 from t5study.model.shapes import Shape
 from t5study.train import fit, streamed
-from t5study.train.fit import choose, computed, full
+from t5study.train.fit import Choice, choose, computed, full
 from t5study.train.loop import TrainRun
 from t5study.train.optim import Adafactor
 from t5study.train.parallel import ALONE
@@ -136,6 +136,15 @@ def test_a_run_keeps_its_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         (tmp_path / "auto" / "summary.json").unlink()
         go(tmp_path / "auto", run, Machine(micro_batch=AUTO, memory=10))
     assert limits == [7, 10, 10, 10]
+
+
+def test_a_choice_that_the_way_cannot_have_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Updates inside the backward pass have no micro-batches; what was asked for beside it is kept."""
+    at = site(replace(RUN, rows=8), tmp_path)
+    monkeypatch.setattr(fit, "choose", lambda at, machine, rows: Choice("cpu", rows, rows, False, 1, None, 2, None))
+    (tmp_path / "machine.json").write_text(json.dumps(asdict(Choice("cpu", 8, 2, False, 1, None, 2, None))))
+    assert fit.fitted(at, Machine(micro_batch=AUTO, recompute=True)) == Machine(micro_batch=2, recompute=True)
+    assert fit.fitted(at, Machine(micro_batch=AUTO, streamed=True)) == Machine(streamed=True)
 
 
 def test_a_real_run_by_itself(tmp_path: Path):

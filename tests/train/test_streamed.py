@@ -94,7 +94,7 @@ def test_gradients_are_gone_as_soon_as_they_are_used():
             shape, "encoder_decoder", Layout(1, 0, 4, 1, 16, 16, kept=4 if weights == "fp32" else 2, streamed=True)
         )
         assert takes.weights == sum(p.nbytes for p in model.parameters())
-        assert takes.gradients == pytest.approx(optimizer.largest, rel=0.02)
+        assert takes.gradients == pytest.approx(optimizer.largest, rel=0.03)
         assert optimizer.largest < 0.2 * sum(p.nbytes for p in model.parameters())
 
 
