@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,10 @@ def run(args: argparse.Namespace) -> None:
 def rounds(args: argparse.Namespace) -> None:
     from t5study.study import report
     from t5study.study import rounds as search
+    from t5study.study.own import for_rounds
 
-    print(search.run_rounds(_asked(args), _folder(args), until=_until(args), engine=_engine(args)))
+    asked = replace(_asked(args), own=for_rounds(args.tables))
+    print(search.run_rounds(asked, _folder(args), until=_until(args), engine=_engine(args)))
     print(f"report: {report.write_report(_folder(args))}")
 
 

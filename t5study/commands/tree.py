@@ -118,6 +118,7 @@ def build_parser() -> Parser:
             study_flags.engine(leaf)
         if name == "rounds":
             flags.until_decided(leaf)
+            leaf.add_argument("--tables", help="rounds through your own tables, one after another: FILE.py:NAME")
         else:
             leaf.add_argument(
                 "--tables",

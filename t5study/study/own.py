@@ -86,6 +86,15 @@ def typed(asked: Asked, out: Path, tables: str = "") -> Asked:
     return replace(asked, own=address)
 
 
+def for_rounds(tables: str | None) -> str | None:
+    """--tables of the rounds: a file, or nothing for the paper's. UserError for anything else."""
+    if tables and not (is_own(tables) and "," not in tables):
+        raise UserError(
+            f"--tables: found {tables!r}; the rounds go through 4, 5, 6 and 7, or a file's tables: give FILE.py:NAME"
+        )
+    return tables or None
+
+
 def load(address: str) -> Own:
     """Imports a file and takes its tables. UserError, in one line, for every mistake in it."""
     path, name = _parts(address)

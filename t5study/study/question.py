@@ -97,16 +97,25 @@ class Question:
         return asked
 
     def claim(
-        self, out: Path, *, rounds: bool = False, tables: Sequence[str] = (), most_seeds: int = 0
+        self,
+        out: Path,
+        *,
+        rounds: bool = False,
+        tables: Sequence[str] = (),
+        most_seeds: int = 0,
+        own_rounds: bool = False,
     ) -> dict[str, Any]:
         """Writes down what the folder is asked, beside what it was asked before; returns all of it. most_seeds: of
-        rounds that are played until they are decided. UserError if it was asked another question."""
+        rounds that are played until they are decided. own_rounds: they go through a file's tables. UserError if it was
+        asked another question."""
         before, typed = self.compare(out), self.asked
         several = (
             {"benchmarks": list(typed.benchmarks), "split_missing": typed.split_missing} if typed.benchmarks else {}
         )
         most_seeds = max(most_seeds, before.get("most_seeds", 0))
         several |= {"most_seeds": most_seeds} if most_seeds else {}
+        own_rounds = own_rounds if rounds else before.get("own_rounds", False)
+        several |= {"own_rounds": True} if own_rounds else {}
         corpora = {"corpora": [list(one) for one in typed.corpora]} if typed.corpora else {}
         asked = {
             "format": FORMAT,

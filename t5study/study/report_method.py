@@ -104,6 +104,7 @@ def rerun(study: Study) -> list[tuple[str, str]]:
     tables = ",".join([*tables, *([shlex.quote(str(own["address"]))] if own else [])])
     most = study.asked.get("most_seeds")
     decided = f" --until-decided --most-seeds {most}" if most else ""
+    decided += f" --tables {shlex.quote(str(own['address']))}" if own and study.asked.get("own_rounds") else ""
     again = f"t5study study rounds {flags}{decided}" if study.rounds else f"t5study study run {flags} --tables {tables}"
     told = [
         ("All of it again; what is done is not done twice", again),

@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from t5study.ground.errors import UserError
 from t5study.ground.store import Store
 from t5study.objectives import BertStyle, Denoising, Deshuffle, Objective, PrefixLM
 from t5study.study import ledger
@@ -35,6 +36,9 @@ from t5study.study.own import typed
 from t5study.study.question import Question, ask
 from t5study.study.scores import value_of
 from t5study.study.stages import Stage
+
+if TYPE_CHECKING:
+    from t5study.study.own_rounds import OwnTournament
 
 OBJECTIVES: tuple[Objective, ...] = (PrefixLM(), BertStyle(), Deshuffle())
 STRATEGIES = (("mask_random", "full"), ("mask", "full"), ("unique", "unique"), ("drop", "drop"))  # Table 5's order
@@ -302,11 +306,26 @@ class Tournament:
         }
 
 
-def replay(question: Question, store: Store, reason: ledger.Reason, most_seeds: int = 0) -> Tournament:
-    """The rounds as far as the store has what they need, without running anything."""
-    tournament = Tournament(question, store, reason, most_seeds)
+def replay(
+    question: Question, store: Store, reason: ledger.Reason, most_seeds: int = 0, own: bool = False
+) -> Tournament | OwnTournament:
+    """The rounds as far as the store has what they need, without running anything. own: through a file's tables."""
+    tournament = _tournament(question, store, reason, own, most_seeds)
     tournament.play(lambda wanted, meanwhile, expected: None)
     return tournament
+
+
+def _tournament(
+    question: Question,
+    store: Store,
+    reason: ledger.Reason,
+    own: bool,
+    most_seeds: int = 0,
+    may: Callable[[Sequence[Experiment]], bool] = lambda runs: True,
+) -> Tournament | OwnTournament:
+    from t5study.study.own_rounds import OwnTournament
+
+    return OwnTournament(question, store, reason) if own else Tournament(question, store, reason, most_seeds, may)
 
 
 # --- the command --------------------------------------------------------------------------------------------------
@@ -317,14 +336,18 @@ def run_rounds(
 ) -> str:
     """Plays the rounds in a study's folder, going on where it was stopped; returns the verdicts as text. until: with
     further seeds where a round is not decided; a folder that was once played so stays so. engine: who builds, else so
-    many workers here.
+    many workers here. asked.own: the rounds go through a file's tables (own_rounds.py).
 
     Writes scores.json and costs.json after every round. UserError for every mistake of the user's; Stopped after
     SIGINT or SIGTERM, when the workers have saved.
     """
-    out = Path(out)
+    out, own = Path(out), asked.own is not None
     question = ask(typed(asked, out))
-    claimed = question.claim(out, rounds=True, most_seeds=until.most_seeds if until else 0)
+    if not own and question.setting.baseline != BASELINE:
+        raise UserError(f"{out}: has the baseline of {question.asked.own}; give --tables that, or another --out")
+    if own and until:
+        raise UserError(f"--until-decided: found with {asked.own}; it is for the paper's rounds alone")
+    claimed = question.claim(out, rounds=True, own_rounds=own, most_seeds=until.most_seeds if until else 0)
     most_seeds, began = claimed.get("most_seeds", 0), time.monotonic()
     store, engine = Store(out / "store"), engine or Engine(workers=workers)
     promise = engine.promise(out, store)
@@ -337,7 +360,7 @@ def run_rounds(
             likely = len(further) * _takes(Ledger(question, store), tournament.experiments) / engine.size
             return time.monotonic() - began + likely <= until.seconds
 
-        tournament = Tournament(question, store, conductor.reason, most_seeds, may)
+        tournament = _tournament(question, store, conductor.reason, own, most_seeds, may)
 
         def run(wanted: Iterable[Experiment], meanwhile: Iterable[Experiment], expected: Iterable[Experiment]) -> None:
             first, idle, later = (_stages(question, experiments) for experiments in (wanted, meanwhile, expected))
@@ -373,6 +396,6 @@ def _stages(question: Question, experiments: Iterable[Experiment]) -> list[Stage
     return [stage for one in experiments for stage in question.stages(one)]
 
 
-def _report(tournament: Tournament, built: int) -> str:
+def _report(tournament: Tournament | OwnTournament, built: int) -> str:
     lines = [f"round {told['number']}. {told['title']} {told['verdict']}" for told in tournament.told]
     return "\n".join([*lines, f"stages run: {built}" if built else "everything was there: nothing was run"])

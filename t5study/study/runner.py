@@ -141,7 +141,8 @@ def run_tables(
         before = chosen(",".join(earlier), question.own)
         experiments, told = experiments_of(before, seeds), []
         if claimed["rounds"]:
-            tournament = rounds.replay(question, store, conductor.reason, claimed.get("most_seeds", 0))
+            most, mine = claimed.get("most_seeds", 0), claimed.get("own_rounds", False)
+            tournament = rounds.replay(question, store, conductor.reason, most, mine)
             experiments, told = [*experiments, *tournament.experiments], tournament.told
         book = Ledger(question, store, conductor.reason, claimed.get("most_seeds", 0))
         ledger.write(out, book, experiments, told)

@@ -7,7 +7,7 @@ import json
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +16,20 @@ from toy_study import put_run, toy_question
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import Store
-from t5study.objectives import SpanCorruption
+from t5study.objectives import PrefixLM, SpanCorruption
 from t5study.study import own as room
 from t5study.study import scales
 from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
+from t5study.study.decide import Until
+from t5study.study.experiment import Experiment
 from t5study.study.ledger import Ledger, label
-from t5study.study.own import Own, load, typed
+from t5study.study.own import Own, for_rounds, load, typed
+from t5study.study.own_rounds import OwnTournament
 from t5study.study.question import Question
 from t5study.study.report import write_report
 from t5study.study.report_input import read_study
+from t5study.study.rounds import run_rounds
 from t5study.study.runner import chosen_tables, experiments_of, run_tables
 from t5study.study.scores import Measured
 from t5study.study.table import Row, Table
@@ -246,6 +250,94 @@ def test_a_table_keeps_the_laws_beside_its_own_baseline():
     base = BASELINE.but(objective=SpanCorruption())
     with pytest.raises(ValueError, match="also differs in \\['objective'\\]"):
         Table("mine", "", ("seed",), (Row("a", BASELINE),), baseline=base)
+
+
+ROUNDS = """
+BASELINE = PAPER.but(objective=SpanCorruption())
+A = Table("objectives", "Which objective?", ("objective",), (
+    Row("spans of 3", BASELINE), Row("prefix LM", BASELINE.but(objective=PrefixLM())),
+    Row("spans of 5", BASELINE.but(objective=SpanCorruption(mean_span=5))),
+), baseline=BASELINE)
+B = Table("batches", "Which batch?", ("batch",), (
+    Row("once", BASELINE), Row("twice", BASELINE.but(batch=2.0)), Row("half", BASELINE.but(batch=0.5)),
+), baseline=BASELINE)
+TABLES = (A, B)
+"""
+
+
+def nats(experiment: Experiment) -> float | None:
+    """Spans of 5 lead; with them a double batch does, without a half one. The deviation of the baseline is 0.02."""
+    if not experiment.pretraining:
+        return 4.0
+    told = {SpanCorruption(): 3.0, SpanCorruption(mean_span=5): 2.5, PrefixLM(): 3.01}[experiment.objective]
+    leads = 2.0 if told == 2.5 else 0.5
+    return told - 0.3 * (experiment.batch == leads) + (0.0, 0.02, -0.02)[experiment.seed]
+
+
+def played(question: Question, store: Store, of: Callable[[Experiment], float | None] = nats) -> OwnTournament:
+    """Rounds on made-up numbers; one without a number stays unrun."""
+    tournament = OwnTournament(question, store)
+
+    def run(wanted: Iterable[Experiment], meanwhile: Iterable[Experiment], expected: Iterable[Experiment]) -> None:
+        for experiment in wanted:
+            if (value := of(experiment)) is not None:
+                put_run(store, question.stages(experiment)[0], value)
+
+    tournament.play(run)
+    return tournament
+
+
+def test_rounds_go_through_the_files_tables_and_each_winner_goes_on(write: Write, tmp_path: Path):
+    question, store = toy(write(ROUNDS)), Store(tmp_path / "store")
+    tournament = played(question, store)
+    first, second = tournament.told
+    assert (first["number"], first["title"], first["table"]) == (1, "Which objective?", "objectives")
+    assert [one["label"] for one in first["candidates"]] == ["spans of 3", "prefix LM", "spans of 5"]
+    assert [len(one["runs"]) for one in first["candidates"]] == [3, 1, 1]
+    assert (first["winner"], first["ties"], first["goes_on"]) == ("spans of 5", [], "spans of 5")
+    assert first["verdict"].startswith("spans of 5 wins on mean nats with 2.5")
+    assert first["verdict"].endswith("spans of 5 goes on.")
+    assert (second["winner"], second["ties"]) == ("twice", [])
+    assert not second["verdict"].endswith("goes on.")
+    best = question.setting.baseline.but(objective=SpanCorruption(mean_span=5))
+    assert {best.but(batch=batch) for batch in (1.0, 2.0, 0.5)} <= set(tournament.experiments)
+    assert question.setting.baseline.but(batch=2.0) not in tournament.experiments
+    scores = Ledger(question, store).scores(tournament.experiments, tournament.told)
+    assert [table["number"] for table in scores["tables"]] == ["objectives"]  # of the other its own rows were not run
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    assert [one.winner for one in read_study(tmp_path).rounds] == ["spans of 5", "twice"]
+    write_report(tmp_path)
+
+
+def test_a_tie_is_told_and_the_best_goes_on_all_the_same(write: Write, tmp_path: Path):
+    question = toy(write(ROUNDS))
+    off = {SpanCorruption(mean_span=5): 5.0}
+    tournament = played(question, Store(tmp_path), lambda one: off.get(one.objective, nats(one)))
+    assert tournament.told[0]["verdict"].startswith("A tie: prefix LM lies within two standard deviations")
+    assert tournament.told[0]["verdict"].endswith("spans of 3 goes on.")
+    assert tournament.told[1]["winner"] == "half"
+
+
+def test_rounds_end_where_something_has_not_been_run(write: Write, tmp_path: Path):
+    question = toy(write(ROUNDS))
+    tournament = played(question, Store(tmp_path), lambda one: None if one.batch == 2.0 else nats(one))
+    assert [told["table"] for told in tournament.told] == ["objectives"]
+
+
+def test_rounds_take_a_file_or_nothing(write: Write, tmp_path: Path):
+    assert (for_rounds(None), for_rounds("a.py:T")) == (None, "a.py:T")
+    for wrong in ("4", "4,a.py:T"):
+        with pytest.raises(UserError, match=f"--tables: found '{wrong}'; the rounds go through 4, 5, 6 and 7"):
+            for_rounds(wrong)
+    question, out = toy(write(ROUNDS)), tmp_path / "study"
+    assert question.own
+    with pytest.raises(UserError, match="--until-decided: found with .*it is for the paper's rounds alone"):
+        run_rounds(Asked("smoke", own=question.own.address), out, until=Until())
+    assert question.claim(out, rounds=True, own_rounds=True)["own_rounds"]
+    assert question.claim(out, tables=["batches"])["own_rounds"]
+    assert not question.claim(out, rounds=True).get("own_rounds")
+    with pytest.raises(UserError, match=r"study: has the baseline of .*my_study_7.py; give --tables that"):
+        run_rounds(Asked("smoke"), out)
 
 
 def test_the_example_of_the_docs_runs(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -235,7 +235,8 @@ def test_tables_are_chosen_by_number():
     assert [table.number for table in chosen_tables("10,7,4")] == ["4", "7", "10"]
     for text, found in [("4,3", "'3'"), ("", "''"), ("four", "'four'")]:
         with pytest.raises(
-            UserError, match=f"--tables: found {found}; give search, all, final, later, FILE.py:NAME, or some of 1, 2, 4, 5, 6, 7, "
+            UserError,
+            match=f"found {found}; give search, all, final, later, FILE.py:NAME, or some of 1, 2, 4, 5, 6, 7, ",
         ):
             chosen_tables(text)
 
