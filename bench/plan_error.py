@@ -13,12 +13,13 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from t5study.ground.machine import describe, here
+from t5study.ground.machine import describe
 from t5study.ground.store import Store, read_json
 from t5study.study import promised
 from t5study.study.asked import Asked
+from t5study.study.engine import Engine
 from t5study.study.estimate import clock_here, estimate
-from t5study.study.question import ask, workers_here
+from t5study.study.question import ask
 from t5study.study.rounds import replay
 from t5study.study.runner import chosen_tables, experiments_of
 from t5study.study.stages import COST, has, needed
@@ -32,13 +33,14 @@ def main() -> None:
     args = parser.parse_args()
     asked = read_json(args.study / "study.json")
     question = ask(Asked(asked["scale"], asked["text"], asked["tasks"], asked["metric"]))
-    store, machine = Store(args.study / "store"), here()
+    store = Store(args.study / "store")
     tables = ",".join(asked["tables"])
     experiments = experiments_of(chosen_tables(tables), question.scale.seeds) if tables else []
     experiments += replay(question, store, lambda stage: None).experiments if asked["rounds"] else []
     stages = needed(stage for one in experiments for stage in question.stages(one))
     stages = {name: stage for name, stage in stages.items() if has(store, stage)}
-    workers = workers_here(machine, args.workers)
+    engine = Engine(workers=args.workers)
+    machine, workers = engine.machine, engine.size
     with tempfile.TemporaryDirectory() as folder:
         out, nothing = Path(folder), Store(Path(folder) / "nothing")
         clock = clock_here(nothing, stages.values(), machine, workers, args.seconds)

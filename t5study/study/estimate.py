@@ -29,6 +29,7 @@ from t5study.train.optim import AdamW
 _START_S = 1.0  # of a stage: to build a model, read its data and write it down
 WORKER_S = 5.0  # of a worker: to import everything
 _USUAL_FLOPS_PER_S = 6e10  # of a core for which `work` of text and tasks is right; another is faster or slower
+_TELLING_FLOPS = 1e9  # of a step: in a smaller one a core does other things than multiply
 _GUESSED = {"cpu": _USUAL_FLOPS_PER_S, "cuda": 5e13}  # FLOP/s, where nothing is known of a machine
 _KEPT = 2  # checkpoints beside a run while it goes on
 
@@ -183,7 +184,8 @@ def clock_here(
     unknown = [stage for stage in left if _trains(stage) and _kind(stage) not in took]
     speeds = probe(unknown, machine, workers, budget) if unknown and budget else {}
     known: list[tuple[Any, Speed]] = [(stage, speeds[key_of(stage)]) for stage in unknown if key_of(stage) in speeds]
-    reached = [flops_of(stage) / stage.steps_of_training / speed.step_s for stage, speed in known]
+    steps = [(flops_of(stage) / stage.steps_of_training, speed.step_s) for stage, speed in known]
+    reached = [work / step_s for work, step_s in steps if work >= _TELLING_FLOPS]
     core = _USUAL_FLOPS_PER_S / median(reached) if reached and machine.device == "cpu" else 1.0
     there: list[tuple[Any, float]] = [(stage, probed_seconds(stage, speed)) for stage, speed in known]
     there += [(stage, median(took[kind]) * stage.work) for kind, stage in like.items() if _trains(stage)]

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t5study.ground.journal import duration
-from t5study.ground.machine import describe, here
+from t5study.ground.machine import describe
 from t5study.ground.store import Store, read_json
 from t5study.study import promised
 from t5study.study.asked import Asked
 from t5study.study.budget import Choice, Clocks, Offer, choose
+from t5study.study.engine import Engine
 from t5study.study.estimate import Clock, Estimate, clock_here, clock_of, estimate, tokens_of
 from t5study.study.experiment import Experiment
 from t5study.study.own import typed
 from t5study.study.probe import BUDGET_S
-from t5study.study.question import ASKED, Question, ask, workers_here
+from t5study.study.question import ASKED, Question, ask
 from t5study.study.runner import addresses, chosen, experiments_of
 from t5study.study.scales import SCALES
 from t5study.study.stages import Stage, has, needed, stage_id
@@ -89,8 +90,6 @@ def fitted(
     def folder(name: str) -> Path:
         return out or Path(f"study-{name}")
 
-    for question in questions:
-        question.compare(folder(question.scale.name))
     choice = choose(
         questions,
         lambda question: Store(folder(question.scale.name) / "store"),
@@ -102,11 +101,13 @@ def fitted(
     )
     taken = choice.taken
     question = next(one for one in questions if one.scale.name == taken.scale)
+    question.compare(folder(taken.scale))
     rest = _text(
         question, folder(taken.scale), taken.tables, size, lambda *_: choice.clock, given, price, out is not None
     )
     everything = taken.fit == taken.asked
-    names = tables if everything else ",".join(addresses(taken.tables, first.own))
+    mine = [first.own.address] if first.own else []
+    names = tables if everything else ",".join([*mine, *addresses(taken.tables, first.own)])
     command = _command(question.asked, out, names, workers)
     return "\n".join([*_offers(choice, size, given), *_left_out(taken), "", "run it:", f"  {command}", "", rest])
 
@@ -115,8 +116,8 @@ def _machine(given: Given | None, workers: int | None) -> tuple[int, Clocks]:
     """How many runs side by side, and what says how long they take."""
     if given:
         return given.devices, lambda question, store, stages, budget: clock_of(given.peak, given.utilisation)
-    machine = here()
-    size = workers_here(machine, workers)
+    engine = Engine(workers=workers)
+    machine, size = engine.machine, engine.size
     return size, lambda question, store, stages, budget: clock_here(store, stages, machine, size, budget)
 
 

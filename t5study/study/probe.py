@@ -65,10 +65,13 @@ def probe(stages: Iterable[Stage], machine: Machine, workers: int, budget: float
     units = [first[key] for key in sorted(work, key=lambda key: -work[key]) if _fits(first[key], machine, workers)]
     if not units:
         return {}
+    from t5study.study.engine import gpus_here, turns
+
     context = multiprocessing.get_context("spawn")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(name, str(machine.threads))
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(machine,)) as pool:
+    turn, gpus = context.Value("i", 0), turns(gpus_here(), workers) if machine.device == "cuda" else ()
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(machine, gpus, turn)) as pool:
         until = time.time() + BUDGET_S
         _all(pool, _compiled, [units[0]] * workers, machine, until)
         until = time.time() + budget
@@ -104,10 +107,20 @@ def _fits(stage: Any, machine: Machine, workers: int) -> bool:
 # --- in a process of the pool -------------------------------------------------------------------------------------
 
 
-def _begin(machine: Machine) -> None:
+def _begin(machine: Machine, gpus: tuple[str, ...], turn: Any) -> None:
     die_with_parent()
+    take_turn(gpus, turn)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends them
     use(machine)
+
+
+def take_turn(gpus: tuple[str, ...], turn: Any) -> None:
+    """Sees the GPU that a worker of the study would, before anything has looked for one. turn: a counter that all
+    processes share, of those that have begun."""
+    if gpus:
+        with turn.get_lock():
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[turn.value % len(gpus)]
+            turn.value += 1
 
 
 def _compiled(stage: Any, machine: Machine, until: float) -> None:

@@ -44,8 +44,8 @@ class Kept:
 
     @property
     def error(self) -> float | None:
-        """0.1: a tenth more was promised than they took."""
-        return self.promised_s / self.took_s - 1 if self.took_s else None
+        """0.1: a tenth more was promised than they took. None of what took no second: that is only starting."""
+        return self.promised_s / self.took_s - 1 if self.took_s >= 1 else None
 
     def line(self) -> str:
         """

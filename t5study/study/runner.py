@@ -61,6 +61,7 @@ def experiments_of(tables: Sequence[Table], seeds: int) -> list[Experiment]:
 
 def chosen(text: str, own: Own | None = None) -> tuple[Table, ...]:
     """The same, and single rows by their addresses: 13.2 is the second row of Table 13, whose other rows are left out.
+    Beside a row of one's own, FILE.py:NAME says where it is.
 
     >>> [(table.number, len(table.rows)) for table in chosen("7.2, 7.3, 4")]
     [('4', 3), ('7', 2)]
@@ -68,7 +69,8 @@ def chosen(text: str, own: Own | None = None) -> tuple[Table, ...]:
     every = _every(own)
     parts = [part.strip() for part in text.split(",")]
     found = [(part, *place) for part in parts if (place := _place(part, every))]
-    whole = ",".join(part for part in parts if not _place(part, every))
+    mine = own is not None and any(table in own.tables for _, table, _ in found)
+    whole = ",".join(part for part in parts if not _place(part, every) and not (mine and is_own(part)))
     tables = {table.number: table for table in (chosen_tables(whole, own) if whole else ())}
     for part, table, k in found:
         if not 1 <= k <= len(table.rows):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from t5study.study.baseline import BASELINE
 from t5study.study.estimate import Clock, clock_here, clock_of, estimate, flops_of, makespan, memory_of
 from t5study.study.planned import totals
 from t5study.study.plans import unfold
-from t5study.study.probe import key_of, probe
+from t5study.study.probe import key_of, probe, take_turn
 from t5study.study.scales import PAPER
 from t5study.study.stages import COST, Stage, folder, needed, stage_id
 from t5study.study.training import Pretrain
@@ -139,3 +141,14 @@ def test_a_probe_tries_each_kind_of_step_once():
     assert all(speed.step_s > 0 and speed.busy >= 1 and speed.peak > 1 << 20 for speed in found.values())
     assert (found[key_of(start)].row_s, found[key_of(run)].row_s > 0) == (0.0, True)
     assert 0 < found[key_of(start)].tokens <= start.rows * (start.source_length + start.target_length)
+
+
+def test_probes_take_gpus_by_turns(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    turn, seen = multiprocessing.get_context("spawn").Value("i", 0), list[str]()
+    for _ in range(3):
+        take_turn(("4", "5"), turn)
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    take_turn((), turn)
+    assert seen == ["4", "5", "4"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4"

@@ -17,6 +17,7 @@ from t5study.study.budget import Offer, best, offer
 from t5study.study.estimate import Clock, estimate, flops_of
 from t5study.study.experiment import STUDY
 from t5study.study.material import Corpus
+from t5study.study.own import load
 from t5study.study.planned import Given, fitted
 from t5study.study.plans import stages_of
 from t5study.study.runner import address, addresses, chosen, experiments_of
@@ -147,3 +148,22 @@ def test_rows_have_addresses():
         chosen("7.9")
     with pytest.raises(UserError, match=r"found '7\.x'"):
         chosen("7.x")
+
+
+def test_rows_of_ones_own_have_addresses_too(tmp_path: Path):
+    file = tmp_path / "my_rows.py"
+    file.write_text(
+        "from t5study.objectives import SpanCorruption\n"
+        "from t5study.study.baseline import BASELINE\n"
+        "from t5study.study.table import Row, Table\n"
+        "ROWS = [Row('i.i.d.', BASELINE), *(Row(f'spans of {n}', BASELINE.but(objective=SpanCorruption(mean_span=n)))"
+        " for n in (7, 8))]\n"
+        "TABLES = Table('mine', '', ('objective',), tuple(ROWS))\n"
+    )
+    own = load(f"{file}:TABLES")
+    assert [len(table.rows) for table in chosen(f"{file}:TABLES", own)] == [3]
+    (some,) = chosen(f"{file}:TABLES,mine.1,mine.3", own)
+    assert [row.label for row in some.rows] == ["i.i.d.", "spans of 8"]
+    assert addresses([some], own) == ["mine.1", "mine.3"]
+    (one, two) = chosen(f"{file}:TABLES,4.1", own)  # a row of the paper beside all of one's own
+    assert (one.number, len(one.rows), two.number, len(two.rows)) == ("4", 1, "mine", 3)

@@ -47,6 +47,7 @@ def test_the_error_is_that_of_what_is_there(tmp_path: Path):
         Kept("pretrain", 2, 66.0, 55.0), Kept("finetune", 1, 18.0, 20.0), Kept("all", 3, 84.0, 75.0),
     ]  # fmt: skip
     assert [one.error for one in promised.kept(tmp_path)] == pytest.approx([0.2, -0.1, 0.12])
+    assert Kept("tasks", 1, 5.0, 0.01).line() == "tasks: 1 stage, promised 5 s, took 0 s"
     assert promised.lines(tmp_path)[-2:] == [
         "  finetune: 1 stage, promised 18 s, took 20 s, -10 %",
         "  all: 3 stages, promised 1 min 24 s, took 1 min 15 s, +12 %",
