@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t5study.ground.journal import duration
-from t5study.ground.machine import describe, here
+from t5study.ground.machine import describe
 from t5study.ground.store import Store, read_json
 from t5study.study import promised
 from t5study.study.asked import Asked
 from t5study.study.budget import Choice, Clocks, Offer, choose
+from t5study.study.engine import Engine
 from t5study.study.estimate import Clock, Estimate, clock_here, clock_of, estimate, tokens_of
 from t5study.study.experiment import Experiment
 from t5study.study.own import typed
 from t5study.study.probe import BUDGET_S
-from t5study.study.question import ASKED, Question, ask, workers_here
+from t5study.study.question import ASKED, Question, ask
 from t5study.study.runner import addresses, chosen, experiments_of
 from t5study.study.scales import SCALES
 from t5study.study.stages import Stage, has, needed, stage_id
@@ -115,8 +116,8 @@ def _machine(given: Given | None, workers: int | None) -> tuple[int, Clocks]:
     """How many runs side by side, and what says how long they take."""
     if given:
         return given.devices, lambda question, store, stages, budget: clock_of(given.peak, given.utilisation)
-    machine = here()
-    size = workers_here(machine, workers)
+    engine = Engine(workers=workers)  # as `study run` will have it
+    machine, size = engine.machine, engine.size
     return size, lambda question, store, stages, budget: clock_here(store, stages, machine, size, budget)
 
 
