@@ -90,6 +90,8 @@ def fitted(
     def folder(name: str) -> Path:
         return out or Path(f"study-{name}")
 
+    for question in questions:
+        question.compare(folder(question.scale.name))
     choice = choose(
         questions,
         lambda question: Store(folder(question.scale.name) / "store"),
@@ -101,13 +103,11 @@ def fitted(
     )
     taken = choice.taken
     question = next(one for one in questions if one.scale.name == taken.scale)
-    question.compare(folder(taken.scale))
     rest = _text(
         question, folder(taken.scale), taken.tables, size, lambda *_: choice.clock, given, price, out is not None
     )
     everything = taken.fit == taken.asked
-    mine = [first.own.address] if first.own else []
-    names = tables if everything else ",".join([*mine, *addresses(taken.tables, first.own)])
+    names = tables if everything else ",".join(addresses(taken.tables, first.own))
     command = _command(question.asked, out, names, workers)
     return "\n".join([*_offers(choice, size, given), *_left_out(taken), "", "run it:", f"  {command}", "", rest])
 
@@ -116,7 +116,7 @@ def _machine(given: Given | None, workers: int | None) -> tuple[int, Clocks]:
     """How many runs side by side, and what says how long they take."""
     if given:
         return given.devices, lambda question, store, stages, budget: clock_of(given.peak, given.utilisation)
-    engine = Engine(workers=workers)
+    engine = Engine(workers=workers)  # as `study run` will have it
     machine, size = engine.machine, engine.size
     return size, lambda question, store, stages, budget: clock_here(store, stages, machine, size, budget)
 
