@@ -254,7 +254,7 @@ def curves(name: str, title: str, found: Sequence[Curve], ylabel: str) -> str:
         ax.set_axisbelow(True)
         ax.set_xlabel("step", labelpad=1)
         ax.set_ylabel(ylabel, labelpad=3)
-        _end_labels(ax, found, (low, high), height - top - bottom)
+        end_labels(ax, found, (low, high), height - top - bottom)
 
     return draw(name, title, height, fill)
 
@@ -273,7 +273,7 @@ def _frame(found: Sequence[Curve]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _end_labels(ax: Any, found: Sequence[Curve], frame: tuple[float, float], points: float) -> None:
+def end_labels(ax: Any, found: Sequence[Curve], frame: tuple[float, float], points: float) -> None:
     """Names right of the frame, in the order of the curves' ends, pushed apart until none touches another."""
     scale = points / (frame[1] - frame[0])
     labels = [wrapped(curve.label, 20, 3) for curve in found]

@@ -7,6 +7,7 @@ folders give equal bytes. Everything is read and rendered before the first file 
     findings                       what it means: changes in units of noise, bold, signal
     differences, examples, paired  each row against the baseline, tested over seeds and over examples
     report_text, report_method     the words; report_differences: of the tests
+    report_scaling, scaling        laws of loss and size, and what more would bring
     figures, svg                   the drawings
     report_view, report_files      what is shown, and the CSV
     report_latex                   the tables to be put into a paper
@@ -22,7 +23,15 @@ from typing import Any
 
 from t5study.ground.journal import duration
 from t5study.ground.store import write_text
-from t5study.study import report_costs, report_differences, report_files, report_latex, report_method, report_text
+from t5study.study import (
+    report_costs,
+    report_differences,
+    report_files,
+    report_latex,
+    report_method,
+    report_scaling,
+    report_text,
+)
 from t5study.study.report_input import Study, read_study
 from t5study.study.report_view import cell_values, page
 
@@ -84,6 +93,7 @@ def render(study: Study, shown: dict[str, Any], template: str) -> str:
         "rounds_rule": report_text.rounds_rule(study),
         "rests_on": report_text.rests_on(study),
         "gain_sentence": report_text.gain_sentence(study),
+        "scaling_said": report_scaling.SAID,
         "published_said": report_text.PUBLISHED,
         "tests_said": report_differences.SAID,
         "noise_notes": report_text.noise_notes(study),

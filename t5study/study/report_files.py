@@ -6,6 +6,7 @@ table_N.csv   every row of table N, ours and the paper's figures beside it (sour
 runs.csv      every run in every column
 rounds.csv    every candidate of every round
 noise.csv     every column: the repeated baselines, and what pre-training brought
+scaling.csv   every law of loss and size: its numbers, and what more would bring; or why there is none
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Any
 from t5study.study.differences import Difference
 from t5study.study.paired import Contrast
 from t5study.study.report_input import Study
+from t5study.study.report_scaling import Scaled
 from t5study.study.report_view import NoiseView, RoundView, TableView
+from t5study.study.scaling import Fit
 from t5study.study.scores import Measured
 
 _TABLE = (
@@ -40,6 +43,10 @@ _NOISE = (
     "column", "kind", "unit", "higher_is_better", "baseline_runs", "mean", "std", "gain_of_pretraining",
     "gain_must_exceed", "above_noise",
 )  # fmt: skip
+_SCALING = (
+    "of", "what", "points", "floor", "factor", "exponent", "exponent_low", "exponent_high", "times", "now", "then",
+    "saved_low", "saved_high", "straight_p", "note",
+)  # fmt: skip
 
 
 def tables(study: Study, shown: dict[str, Any]) -> dict[str, str]:
@@ -52,6 +59,7 @@ def tables(study: Study, shown: dict[str, Any]) -> dict[str, str]:
         "runs.csv": _csv(_RUNS, _runs(study)),
         "rounds.csv": _csv(_ROUNDS, _rounds(study, shown["rounds"])),
         "noise.csv": _csv(_NOISE, _noise(shown["noise"])),
+        "scaling.csv": _csv(_SCALING, _scaling(shown["scaling"]["laws"])),
     }
 
 
@@ -142,3 +150,16 @@ def _noise(views: Iterable[NoiseView]) -> Iterable[Sequence[Any]]:
             noise.runs if noise else None, noise.mean if noise else None, noise.std if noise else None,
             gain.gain if gain else None, gain.noise if gain else None, _truth(gain.above_noise) if gain else None,
         )  # fmt: skip
+
+
+def _scaling(laws: Iterable[Scaled]) -> Iterable[Sequence[Any]]:
+    for each in laws:
+        found = each.found
+        if isinstance(found, Fit):
+            law = found.law
+            yield (
+                each.label, each.what, found.points, law.floor, law.factor, law.exponent, *found.exponent, found.times,
+                found.now, found.then, *found.saved, found.straight, None,
+            )  # fmt: skip
+        else:
+            yield (each.label, each.what, len(each.points), *[None] * 11, found)

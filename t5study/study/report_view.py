@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from t5study.ground.store import code_version
+from t5study.study import report_scaling as scaling
 from t5study.study import report_text as text
 from t5study.study.differences import Difference, differences
 from t5study.study.figures import Curve, Panel, curves, forest, gains, paired, windows
@@ -111,6 +112,7 @@ def page(study: Study) -> dict[str, Any]:
         "noise": [NoiseView(c, study.noise.get(c.name), study.gain.get(c.name)) for c in study.columns],
         "gains": _gains(study),
         "curves": _curves(study),
+        "scaling": _scaling(study),
         "runs": _runs(study, base),
         "run_columns": [c for c in study.columns if c.name in {panel.name for panel in panels}],
         "baseline": study.runs[base[0]].label if base else None,
@@ -282,6 +284,19 @@ def _gains(study: Study) -> str:
         rows.append((column.name, units, gain.above_noise, instead))
     drawn = any(units is not None for _, units, _, _ in rows)
     return gains("gains", "What pre-training brought, by column", rows) if drawn else ""
+
+
+def _scaling(study: Study) -> dict[str, Any]:
+    """The laws, and (caption, drawing) of those that were found."""
+    steps, sizes = scaling.by_steps(study, scaling.chosen_runs(study)), scaling.by_size(study)
+    drawn = [
+        ("Pre-training loss against steps", scaling.drawing("scaling-steps", "Loss by steps", steps, "step")),
+        (
+            "Likelihood of the tasks' targets against size and compute",
+            scaling.drawing("scaling-sizes", "Loss by size", sizes, "times the baseline's"),
+        ),
+    ]
+    return {"laws": [*steps, *sizes], "drawings": [each for each in drawn if each[1]]}
 
 
 # --- curves -----------------------------------------------------------------------------------------------------

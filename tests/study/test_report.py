@@ -390,3 +390,16 @@ def test_a_single_variant_has_no_order(tmp_path: Path):
     assert found is not None
     assert (found.compared, found.order) == (1, None)
     assert "it takes four variants" in report_text.agreement_sentence(found)
+
+
+def test_scaling_is_told_and_in_csv(made: tuple[Path, Scores], page: Page):
+    out, _ = made
+    rows = read_csv(out / "tables" / "scaling.csv")
+    assert [row["of"] for row in rows][:2] == ["replace spans 15% (baseline)", "BERT-style 15%"]
+    for row in rows:
+        low, exponent, high = (float(row[name]) for name in ("exponent_low", "exponent", "exponent_high"))
+        assert low < exponent < high
+        assert float(row["then"]) < float(row["now"])
+        said = f"exponent {exponent:.3f} [{low:.3f}, {high:.3f}]. 4 times as much would take the loss from"
+        assert said in page.words
+        assert said.replace("[", "\\[").replace("]", "\\]") in (out / "report.md").read_text(encoding="utf-8")

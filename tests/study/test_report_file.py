@@ -62,7 +62,8 @@ def test_ids_are_unlike_and_what_they_name_is_there(page: Page) -> None:
 
 def test_every_drawing_has_a_title_and_the_page_s_colours(made: tuple[Path, Scores], page: Page) -> None:
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawings) == 4 * 2 + 5 + 2 + 3  # rounds: forest and losses; tables; beside the paper, gains; curves
+    # rounds: forest and losses; tables; beside the paper, gains; curves; scaling
+    assert len(drawings) == 4 * 2 + 5 + 2 + 3 + 1
     assert all(attributes["role"] == "img" and "width" not in attributes for attributes in drawings)
     html = (made[0] / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"#01[0-9a-f]{2}ff", html)
@@ -91,7 +92,7 @@ def test_equal_folders_give_equal_bytes_and_costs_change_only_their_lines(
     written = sorted(
         path.relative_to(out) for path in out.rglob("*") if path.suffix in (".html", ".md", ".csv", ".tex")
     )
-    assert len(written) == 2 + 5 + 3 + 5
+    assert len(written) == 2 + 5 + 4 + 5
     for path in written:
         assert (again / path).read_bytes() == (out / path).read_bytes(), path
     costs = json.loads((again / "costs.json").read_text())
@@ -165,6 +166,7 @@ def test_what_is_not_there_is_said_and_old_tables_go(tmp_path: Path) -> None:
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
     assert "How long it took was not recorded" in page.words
     assert "there are no curves" in page.words
+    assert "so there is no law" in page.words
     assert not list((tmp_path / "tables").glob("table_99.*"))
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
 
