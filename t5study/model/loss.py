@@ -21,6 +21,7 @@ from t5study.model.layers import Pass, add_product_
 from t5study.model.passes import wide
 
 CHUNK = 256  # rows: enough for fast products, few enough for the last chunk's logits to be near
+NARROW = 256  # columns of a table below which the product that gives its gradient transposed is the faster one
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,9 @@ class Loss(torch.autograd.Function):
         y_MD = ops.masked(y_MD, run.mask("decoder.norm"), labels.row_M)
         table = table_VD.detach().to(run.dtype)
         dy_MD = torch.empty_like(y_MD) if gradient else None
-        # Summed up transposed, which is the faster product of the two.
-        dtable_DV = None
+        dtable, turned = None, table_VD.shape[1] < NARROW  # (D, V) if turned
         if gradient and ctx.needs_input_grad[2]:
-            dtable_DV = table_VD.new_zeros(table_VD.shape[::-1], dtype=wide(table_VD.dtype))
+            dtable = table_VD.new_zeros(table_VD.shape[:: -1 if turned else 1], dtype=wide(table_VD.dtype))
         nats, normalisers = [], []
         for first in range(0, len(y_MD), CHUNK * ops.CHUNKS):
             some = slice(first, first + CHUNK * ops.CHUNKS)
@@ -62,28 +62,28 @@ class Loss(torch.autograd.Function):
             normalisers.append(lse_R)
             if dy_MD is not None:
                 torch.mm(logits_RV, table, out=dy_MD[some])
-            if dtable_DV is not None:
-                add_product_(dtable_DV, y_MD[some].t(), logits_RV)
+            if dtable is not None:
+                add_product_(dtable, *((y_MD[some].t(), logits_RV) if turned else (logits_RV.t(), y_MD[some])))
         nats_M = torch.cat(nats) if nats else x_MD.new_zeros(0)
         total = nats_M.sum()
         if z_loss:
             total = total + z_loss * torch.cat(normalisers).square().sum()
-        ctx.save_for_backward(x_MD, gain_D, r_M, dy_MD, dtable_DV)
-        ctx.run, ctx.labels, ctx.scale, ctx.size = run, labels, scale, x_ND.shape
+        ctx.save_for_backward(x_MD, gain_D, r_M, dy_MD, dtable)
+        ctx.run, ctx.labels, ctx.scale, ctx.size, ctx.turned = run, labels, scale, x_ND.shape, turned
         ctx.mark_non_differentiable(nats_M)
         return total, nats_M
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dtotal, _):
-        x_MD, gain_D, r_M, dy_MD, dtable_DV = ctx.saved_tensors
+        x_MD, gain_D, r_M, dy_MD, dtable = ctx.saved_tensors
         run, labels = ctx.run, ctx.labels
         dy_MD = run.ops.masked(dy_MD * dtotal, run.mask("decoder.norm"), labels.row_M)
         dx_ND, dgain_D = run.ops.rms_backward(dy_MD, x_MD, r_M, gain_D, None)
         if labels.place_M is not None:
             dx_ND = dx_ND.new_zeros(ctx.size).index_copy_(0, labels.place_M, dx_ND)
         dtable_VD = None
-        if dtable_DV is not None:
-            dtable_VD = dtable_DV.new_empty(dtable_DV.shape[::-1])
-            torch.mul(dtable_DV.t(), dtotal, out=dtable_VD)
+        if dtable is not None:
+            dtable = dtable.t() if ctx.turned else dtable
+            dtable_VD = torch.mul(dtable, dtotal, out=dtable.new_empty(dtable.shape))
         return dx_ND, dgain_D * ctx.scale, dtable_VD, None, None, None, None, None

@@ -125,6 +125,8 @@ def test_tiles_chunks_and_what_is_kept_change_nothing(name: str, monkeypatch: py
     expected = gradients(model, model.loss_sum(model.arrange(batch), z_loss=1e-4).total)
     monkeypatch.setattr(attention, "KEEP", 0)
     close(gradients(model, model.loss_sum(model.arrange(batch), z_loss=1e-4).total), expected)
+    monkeypatch.setattr(loss, "NARROW", 0)
+    close(gradients(model, model.loss_sum(model.arrange(batch), z_loss=1e-4).total), expected)
     monkeypatch.setattr(loss, "CHUNK", 1)
     monkeypatch.setattr(inputs, "TILE", 600)
     monkeypatch.setattr(inputs, "CALL", 40)
