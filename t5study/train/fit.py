@@ -79,15 +79,14 @@ def fitted(site: Site, machine: Machine) -> Machine:
     mine = ranks.rows(site.run.rows)
     rows = mine.stop - mine.start
     found = ranks.once(lambda: _read(path))
-    known = found is not None and (found["device"], found["rows"]) == (machine.device, rows)
-    if not known or found["micro_batch"] not in _sizes(rows, machine):
-        choice = choose(site, machine, rows)
-        ranks.once(lambda: write_json(path, asdict(choice)))
+    choice = Choice(**found) if found else None
+    known = choice is not None and (choice.device, choice.rows) == (machine.device, rows)
+    if choice is None or not known or choice.micro_batch not in _sizes(rows, machine):
+        made = choice = choose(site, machine, rows)
+        ranks.once(lambda: write_json(path, asdict(made)))
         if ranks.first:
             print(f"t5study: {choice.told}", file=sys.stderr)
-        found = asdict(choice)
-    again = machine.recompute or found["recompute"]
-    return replace(machine, micro_batch=found["micro_batch"] % rows, recompute=again)
+    return replace(machine, micro_batch=choice.micro_batch % rows, recompute=machine.recompute or choice.recompute)
 
 
 def choose(site: Site, machine: Machine, rows: int) -> Choice:
