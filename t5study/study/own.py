@@ -162,6 +162,10 @@ def _module(path: Path, digest: str, typed: Path) -> ModuleType:
         sys.modules.pop(name)
         raise UserError(f"{typed}: {_where(error, path)}") from None
     _imported[path] = (digest, module)
+    if importlib.util.find_spec("cloudpickle"):  # what a scheduler's jobs are sent by: they know no path of ours
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
     return module
 
 

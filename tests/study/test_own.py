@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pickle
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -179,6 +181,17 @@ def test_what_a_file_defines_can_be_sent_to_workers(write: Write):
     row = load(str(write(MADE))).tables[0].rows[1]
     assert pickle.loads(pickle.dumps(row.experiment)) == row.experiment
     assert type(row.experiment.objective).__module__ == "my_study_7"
+
+
+def test_what_a_file_defines_can_be_sent_to_a_schedulers_jobs(write: Write, tmp_path: Path):
+    """They are other processes, which find no file of ours."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+    objective = load(str(write(MADE))).tables[0].rows[1].experiment.objective
+    (tmp_path / "sent").write_bytes(cloudpickle.dumps(objective))
+    code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).lengths(32).inputs)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    told = subprocess.run([sys.executable, "-c", code, tmp_path / "sent"], env=environment, capture_output=True)
+    assert told.stdout.split() == [b"32"], told.stderr.decode()
 
 
 def test_a_class_of_other_code_is_refused_where_it_was_asked_before(write: Write, tmp_path: Path):
