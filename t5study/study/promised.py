@@ -73,8 +73,10 @@ def read(out: Path) -> dict[str, Any]:
 def write(
     out: Path, store: Store, missing: Mapping[str, Stage], clock: Clock, found: Estimate, where: str, workers: int
 ) -> None:
-    """Promises what is missing, as a clock has it. What was promised before and is there since stays promised."""
+    """Promises what is missing, as a clock has it. What was promised before and is there since stays promised, if it is
+    measured in the same way."""
     before = read(out)
+    before = before if before.get("measure") == clock.measure else {}
     stands = {name: seconds for name, seconds in before.get("stages", {}).items() if (store.root / name).is_dir()}
     plan = {
         "format": FORMAT,
@@ -115,8 +117,8 @@ class Promise:
             if budget:
                 print(f"study: tries a few steps, for {duration(budget)}: for {PLAN}", file=sys.stderr, flush=True)
             self._clock = clock_here(self.store, stages.values(), self.machine, self.workers, budget)
-        known = plan.get("stages", {})
         clock = self._clock
+        known = plan["stages"] if plan.get("measure") == clock.measure else {}
         standing = replace(clock, seconds=lambda stage: known.get(stage_id(stage), clock.seconds(stage)))
         found = estimate(missing, map(stage_id, ends), standing, self.workers)
         write(self.out, self.store, missing, standing, found, describe(), self.workers)

@@ -14,7 +14,7 @@ from t5study.ground.machine import Machine
 from t5study.ground.store import Store
 from t5study.study import promised
 from t5study.study.baseline import BASELINE
-from t5study.study.estimate import Clock, estimate
+from t5study.study.estimate import Clock, clock_of, estimate
 from t5study.study.plans import unfold
 from t5study.study.promised import Kept, Promise
 from t5study.study.report import write_report
@@ -89,6 +89,21 @@ def test_what_nobody_needs_any_more_is_dropped_and_a_damaged_plan_made_anew(tmp_
     assert promised.read(tmp_path) == {}
     Promise(tmp_path, store, Machine(), 1).note([other])
     assert set(promised.read(tmp_path)["stages"]) == set(needed([other]))
+
+
+def test_seconds_of_another_machine_and_of_the_processor_are_not_mixed(tmp_path: Path):
+    store, setting = Store(tmp_path / "store"), toy_setting()
+    first, second = (needed([unfold(BASELINE.but(seed=seed), setting)]) for seed in range(2))
+    clock = clock_of(312, 0.4)
+    promised.write(tmp_path, store, first, clock, estimate(first, [], clock, 8), "8 devices", 8)
+    for stage in first.values():
+        done(store, stage, 9.0, 7.0)
+    assert promised.kept(tmp_path)[-1].took_s == 9.0 * len(first)
+    Promise(tmp_path, store, Machine(), 2).note(first.values())
+    assert promised.read(tmp_path)["machine"] == "8 devices"  # it stands
+    Promise(tmp_path, store, Machine(), 2).note(second.values())
+    assert promised.read(tmp_path)["stages"].keys() == second.keys() - first.keys()
+    assert promised.kept(tmp_path) == []
 
 
 def test_a_plan_may_lie_in_a_folder_before_its_study(tmp_path: Path):
