@@ -316,16 +316,18 @@ def workers_of(study: subprocess.Popen[bytes]) -> list[int]:
 
 
 def workers_killed_and_run(played: Played, out: Path, kills: int, seed: int) -> int:
-    """Plays a study in one go, killing one of its two workers with -9 so many times; returns how many it killed."""
+    """Plays a study in one go, killing one of its two workers with -9 so many times, each time further on; returns how
+    many it killed."""
     chance = np.random.default_rng(seed)
     out.parent.mkdir(exist_ok=True)
-    study, killed = start(played.given, out), 0
+    study, killed, last = start(played.given, out), 0, 0
     for mark in moments(seed, kills, progress(played.out) - 16):
         until = time.monotonic() + 1200
-        while study.poll() is None and (progress(out) < mark or not (workers := workers_of(study))):
+        while study.poll() is None and (progress(out) < max(mark, last + 1) or not (workers := workers_of(study))):
             assert time.monotonic() < until, "no progress"
             time.sleep(0.005)
         if study.poll() is None:
+            last = progress(out)
             os.kill(int(chance.choice(workers)), signal.SIGKILL)
             killed += 1
     assert study.wait(timeout=1500) == 0, (out.parent / "said.txt").read_text()[-3000:]
