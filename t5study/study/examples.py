@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from t5study.ground.errors import UserError
 from t5study.ground.store import read_json
 from t5study.study.paired import Contrast, by_example
 from t5study.study.report_input import Run, Study
@@ -104,16 +105,23 @@ def _read(file: Path, kind: str) -> Values | str:
 
 
 def _file(run: Path, task: str, step: int) -> Path | None:
-    """The file of predictions that says it is of that task."""
+    """The file of predictions that says it is of that task. UserError for a file that cannot be read."""
     import json
 
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from t5study.evaluate.predictions import ABOUT
 
     for path in sorted((run / "predictions" / f"{step:07d}").glob("*.parquet")):
-        told = (pq.read_schema(path).metadata or {}).get(ABOUT)
-        if told is not None and json.loads(told).get("task") == task:
+        try:
+            told = json.loads((pq.read_schema(path).metadata or {}).get(ABOUT, b"{}"))
+        except (pa.ArrowException, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(
+                f"{path}: found damaged predictions ({reason}); remove {run} and run the study again"
+            ) from None
+        if told.get("task") == task:
             return path
     return None
 

@@ -14,6 +14,7 @@ from study_folder import VERDICT, fingerprint, write_study
 
 from t5study.evaluate.compare import holm
 from t5study.evaluate.predictions import Kept, save_predictions
+from t5study.ground.errors import UserError
 from t5study.metrics import metric as metrics
 from t5study.study import report_files
 from t5study.study.differences import Difference, differences
@@ -100,6 +101,20 @@ def test_without_predictions_no_example_is_compared_and_it_says_so(study: Study)
     found = table_7(study)[3]["package"]
     assert found.examples.found == "pydocs/package: its predictions are not in the store"
     assert found.outcome == "not tested"
+
+
+def test_damaged_predictions_are_one_line(tmp_path: Path):
+    write_study(tmp_path, journals=False)
+    keep(tmp_path, "baseline", 0, 0.6)
+    keep(tmp_path, "prefix", 0, 0.5)
+    damaged = tmp_path / "store" / "finetune" / fingerprint("prefix", 0) / "predictions" / "0000400" / "00-task.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    study = read_study(tmp_path)
+    pair = study.runs[fingerprint("prefix", 0)], study.runs[fingerprint("baseline", 0)]
+    with pytest.raises(UserError, match="found damaged predictions") as caught:
+        compared(study, study.column("package"), [pair])
+    assert str(damaged) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_baseline_is_not_compared_with_itself(study: Study):
