@@ -27,7 +27,7 @@ from t5study.train.parallel import ALONE
 from t5study.train.site import Site
 from t5study.train.tuning import Movement
 
-WIDE = replace(RUN, shape=Shape(128, 256, 32, 4, 2, 1, 1_000), rows=24, source_length=96, target_length=32)
+WIDE = replace(RUN, shape=Shape(128, 256, 32, 4, 2, 1, 1_000), rows=24, source_length=48, target_length=16)
 
 
 def site(run: TrainRun, folder: Path, stream: bool = False) -> Site:
