@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy_study import put_run, toy_question
 
 from t5study.ground.errors import UserError
+from t5study.ground.pairs import EOS, Ids
 from t5study.ground.store import Store
 from t5study.objectives import PrefixLM, SpanCorruption
 from t5study.study import own as room
@@ -353,13 +355,35 @@ def test_rounds_take_a_file_or_nothing(write: Write, tmp_path: Path):
         run_rounds(Asked("smoke"), out)
 
 
-def test_the_example_of_the_docs_runs(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """An objective, a corpus, a task and a row of one's own, in worker processes, at SMOKE with a baseline alone."""
+def docs_example(folder: Path) -> tuple[Path, str]:
+    """The file and the task of docs/study.md, the file written."""
     docs = (Path(__file__).parents[2] / "docs" / "study.md").read_text(encoding="utf-8")
     section = docs.partition("\n## Own studies\n")[2].partition("\n## ")[0]
     code, task = re.findall(r"```(?:python|json)\n(.*?)```", section, re.DOTALL)
-    path = tmp_path / "my_study_7_docs.py"
+    path = folder / "my_study_7_docs.py"
     path.write_text(code, encoding="utf-8")
+    return path, task
+
+
+def test_the_example_of_the_docs_is_a_study(write: Write, tmp_path: Path):
+    own = load(str(docs_example(tmp_path)[0]))
+    assert [table.number for table in own.tables] == ["openings", "texts"]
+    assert len({row.experiment for table in own.tables for row in table.rows}) == 5
+    opening = own.tables[0].rows[1].experiment.objective
+    lengths, ids = opening.lengths(32), Ids(size=400)
+    raw_BL, length_B = np.arange(3, 3 + 2 * lengths.raw, dtype=np.int32).reshape(2, -1), np.array([lengths.raw, 10])
+    for row_L, length, pair in zip(
+        raw_BL, length_B, opening.pairs(raw_BL, length_B, length_B, ids, lengths), strict=True
+    ):
+        assert [*pair.source[:-1], *pair.target[:-1]] == row_L[:length].tolist()
+        assert len(pair.source) == 1 + round(length / 2)
+        assert pair.source[-1] == pair.target[-1] == EOS
+
+
+@pytest.mark.slow
+def test_the_example_of_the_docs_runs(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An objective, a corpus, a task and a row of one's own, in worker processes, at SMOKE with a baseline alone."""
+    path, task = docs_example(tmp_path)
     rows = [json.dumps({"input": f"colour: {k}", "target": ["warm", "cold"][k % 2]}) for k in range(60)]
     (tmp_path / "my_task.jsonl").write_text(task.splitlines()[0] + "\n" + "\n".join(rows), encoding="utf-8")
     assert [set(json.loads(line)) for line in task.splitlines()[1:]] == [{"input", "target"}] * 2
