@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from t5study.commands.flags import Parser, Whole
+from t5study.commands.flags import Parser, Whole, time
 
 
 def workers(parser: Parser) -> None:
@@ -43,3 +43,15 @@ def option(text: str) -> tuple[str, str]:
     if not (equals and value and name.isidentifier()):
         raise argparse.ArgumentTypeError(f"found {text[:40]!r}, give NAME=VALUE, as partition=gpu")
     return name, value
+
+
+def until_decided(parser: Parser) -> None:
+    parser.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="further seeds of the candidates that cannot be told from a round's best, until one is left",
+    )
+    parser.add_argument("--most-seeds", type=Whole(1, 1000), help="seeds of a candidate, at most (default: 10)")
+    parser.add_argument(
+        "--budget", type=time, metavar="TIME", help="30min, 8h, 2d: no further seed that would end later"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from t5study.commands import flags, study_flags, tree_corpus, tree_data, tree_evaluate, tree_train
+from t5study.commands import flags, study_flags, train_flags, tree_corpus, tree_data, tree_evaluate, tree_train
 from t5study.commands.flags import Parser, Real, Version, Whole, folder, size, time
 from t5study.commands.leaves import group as _group
 from t5study.commands.leaves import leaf as _leaf
@@ -54,7 +54,7 @@ def build_parser() -> Parser:
         "--size", default="tiny", help="pico, tiny, mini (laptops), small, base ... (`t5study model describe`)"
     )
     flags.architecture(pretrain)
-    flags.training(
+    train_flags.training(
         pretrain, steps=1000, rate="0.01 for adafactor, 0.001 for adamw; then 1/sqrt(step) after step 10,000"
     )
     finetune = _leaf(
@@ -68,8 +68,8 @@ def build_parser() -> Parser:
     )
     flags.checkpoint(finetune)
     flags.tasks(finetune)
-    flags.training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw", source_length=None)
-    flags.finetuning(finetune)
+    train_flags.training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw", source_length=None)
+    train_flags.finetuning(finetune)
     tree_train.add(commands, train)
 
     _model(commands)
@@ -117,7 +117,7 @@ def build_parser() -> Parser:
         if name != "plan":
             study_flags.engine(leaf)
         if name == "rounds":
-            flags.until_decided(leaf)
+            study_flags.until_decided(leaf)
             leaf.add_argument("--tables", help="rounds through your own tables, one after another: FILE.py:NAME")
         else:
             leaf.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from t5study.commands import flags
+from t5study.commands import flags, train_flags
 from t5study.commands.flags import Real, Whole, folder, place
 from t5study.commands.leaves import leaf
 
@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
     evaluate.add_argument("--source-length", type=Whole(1, 8192), help="source tokens (default: the task's)")
     evaluate.add_argument("--target-length", type=Whole(1, 8192), help="target tokens (default: the task's)")
     evaluate.add_argument("--batch-rows", type=Whole(1, 65_536), default=64, help="rows a batch")
-    flags.machine(evaluate)
+    train_flags.machine(evaluate)
 
     compare = leaf(
         commands,

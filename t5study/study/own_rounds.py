@@ -21,8 +21,9 @@ from t5study.study.experiment import Experiment
 from t5study.study.ledger import Ledger, repeats, seeds_of
 from t5study.study.noise import spread
 from t5study.study.question import Question
-from t5study.study.rounds import Run, Verdict, judge
+from t5study.study.rounds import Run
 from t5study.study.table import Row, Table
+from t5study.study.verdict import Verdict, judge
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,16 @@ from t5study.objectives import BertStyle, Denoising, Deshuffle, Objective, Prefi
 from t5study.study import ledger
 from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
-from t5study.study.decide import Decision, Until, decide, sentence
+from t5study.study.decide import Decision, Until, decide
 from t5study.study.engine import Engine
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import NO_PRETRAINING, Ledger, label, seeds_of
-from t5study.study.noise import spread, within_two
+from t5study.study.noise import spread
 from t5study.study.own import typed
 from t5study.study.question import Question, ask
 from t5study.study.scores import value_of
 from t5study.study.stages import Stage
+from t5study.study.verdict import Verdict, judge
 
 if TYPE_CHECKING:
     from t5study.study.own_rounds import OwnTournament
@@ -77,83 +78,6 @@ ROUNDS = (
     Round(3, "Which corruption rate?", "6", rates),
     Round(4, "Which span length?", "7", spans),
 )
-
-
-# --- judging ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """winner: label of the best. ties: of those within noise of it. goes_on: the objective of the next round; None if
-    nothing can."""
-
-    winner: str | None
-    ties: tuple[str, ...]
-    goes_on: Objective | None
-    sentence: str
-
-
-def judge(
-    values: dict[Objective, float],
-    failed: dict[Objective, str],
-    std: float | None,
-    column: str,
-    higher_is_better: bool,
-    last: bool = False,
-    decision: Decision | None = None,
-) -> Verdict:
-    """Candidates' numbers -> who wins, who is tied, who goes on. std: of our repeated baselines, None if unknown.
-    decision: of rounds that are played until they are decided, in place of the two deviations.
-
-    >>> judge({PrefixLM(): 3.1, BertStyle(): 3.3}, {}, 0.05, "mean nats", False).sentence.split(":")[0]
-    'prefix LM wins on mean nats with 3.1'
-    """
-    lost = "".join(f" {objective.label} failed: {reason}." for objective, reason in failed.items())
-    if not values:
-        return Verdict(None, (), None, f"No candidate could be run.{lost}")
-    sign = 1 if higher_is_better else -1
-    order = sorted(values, key=lambda one: -sign * values[one])  # equals stay in the paper's order
-    if decision:
-        first = {label: k for k, label in enumerate(decision.contenders)}
-        order.sort(key=lambda one: first.get(one.label, len(first)))
-    best = order[0]
-    near = within_two({one.label: values[one] for one in order}, std, higher_is_better)
-    ties = tuple(one for one in (decision.contenders if decision else near) if one != best.label)
-    at = f"on {column} with {values[best]:.4g}"
-    if decision:
-        told = sentence(decision, column)
-    elif len(order) == 1:
-        told = f"{best.label} wins {at}: no other could be compared."
-    elif std is None:
-        told = f"{best.label} is ahead {at}; without repeated baselines nobody can tell whether that is signal."
-    elif ties:
-        told = (
-            f"A tie: {_listed(ties)} within two standard deviations of our baseline (2 x {std:.2g}) of "
-            f"{best.label}, the best {at}."
-        )
-    else:
-        told = (
-            f"{best.label} wins {at}: the next, {order[1].label}, is {abs(values[order[1]] - values[best]):.2g} "
-            f"behind, more than two standard deviations of our baseline (2 x {std:.2g})."
-        )
-    goes_on = next((one for one in order if isinstance(one, Denoising)), None)
-    if last:
-        goes_on = best
-    elif goes_on is None:
-        told += " No candidate hides tokens, so there is nothing to vary in the next round."
-    elif goes_on != best:
-        told += f" It hides no tokens whose share could be varied; {goes_on.label}, the best that does, goes on."
-    elif ties:
-        told += f" {best.label} goes on."
-    return Verdict(best.label, ties, goes_on, told + lost)
-
-
-def _listed(labels: Sequence[str]) -> str:
-    """
-    >>> _listed(["a"]), _listed(["a", "b", "c"])
-    ('a lies', 'a, b and c lie')
-    """
-    return f"{labels[0]} lies" if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]} lie"
 
 
 # --- the tournament -----------------------------------------------------------------------------------------------

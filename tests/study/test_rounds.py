@@ -17,10 +17,11 @@ from t5study.study import ledger
 from t5study.study.baseline import BASELINE
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import Ledger
-from t5study.study.rounds import Tournament, judge, rates, replay, spans, strategies
+from t5study.study.rounds import Tournament, rates, replay, spans, strategies
 from t5study.study.tables.later import DENOISERS
 from t5study.study.tables.objectives import TABLE_5, TABLE_6, TABLE_7
 from t5study.study.training import Finetune
+from t5study.study.verdict import judge
 
 SPREAD = (0.0, 0.02, -0.02)  # of the baseline's seeds: their standard deviation is 0.02
 
