@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 study: $(VENV)/installed
 	$(BIN)/t5study study rounds --scale laptop --out $(OUT)
 
-# Every row of every table at the smallest scale, from text to report. Nightly; about ten minutes on two free cores.
+# Every row of every table at the smallest scale, from text to report. Nightly; three to five minutes on two free cores.
 study-smoke: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/study/test_every_row.py -s -m ""
 

@@ -31,14 +31,15 @@ from t5study.study.workers import Broken, Done, Elsewhere, Left, Pool, Step
 if TYPE_CHECKING:
     from t5study.study.jobs import Jobs
 
-ATTEMPTS = 3  # a stage whose worker died is tried again; one that kills three where it stands is not worth a fourth
+ATTEMPTS = 5  # a stage whose worker died is tried again; one that kills five where it stands is not worth a sixth
+STARTS = 20  # workers that die before they have a stage say nothing of it, but something is wrong here
 GRACE = 25.0  # seconds to save in: schedulers commonly kill after 30
 
 
 class Conductor:
     """pool: who builds. failed: stage id -> reason, of this session. built: ids of the stages it has built, in order.
     attempts: how often a stage is begun whose worker dies; one that got further before it died, and saved, begins to
-    count anew."""
+    count anew, and of a worker that dies before it has the stage nothing is counted but that."""
 
     def __init__(self, store: Store, pool: Pool | Jobs, watch: Watch | None = None, attempts: int = ATTEMPTS):
         self.attempts = attempts
@@ -47,6 +48,7 @@ class Conductor:
         self._watch = watch or Watch(pool.size)
         self._running: dict[str, int] = {}
         self._attempts: dict[str, int] = {}
+        self._unbegun: dict[str, int] = {}  # workers that died before they had a stage
         self._from: dict[str, int] = {}  # the step that a stage's last attempt went on with
         self._heard: set[str] = set()  # stages whose worker has told a step of this attempt
         self._signum: int | None = None
@@ -184,10 +186,14 @@ class Conductor:
     def _broken(self, k: int, stage: Stage, broken: Broken, stages: dict[str, Stage], waiting: set[str]) -> None:
         """A stage could not be built: it is tried again, or given up."""
         name = stage_id(stage)
-        if not broken.final and self._attempts[name] < self.attempts:
+        if not broken.begun:
+            self._unbegun[name] = self._unbegun.get(name, 0) + 1
+            self._attempts[name] -= 1
+        again = self._attempts[name] < self.attempts and self._unbegun.get(name, 0) < STARTS
+        if not broken.final and again:
             self._watch.say(f"{self._pool.name(k)}: {stage.label}: {broken.reason}; trying again")
             return
-        tried = "" if broken.final else f" ({self.attempts} times)"
+        tried = "" if broken.final else f" ({max(self._attempts[name], self._unbegun.get(name, 0))} times)"
         self.failed[name] = f"{stage.label}: {broken.reason}{tried}"
         builds.note(self.store, name, "failed", self.failed[name])
         waiting.discard(name)

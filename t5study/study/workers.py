@@ -48,11 +48,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Broken:
-    """The stage could not be built. final: building it again would end the same way, so do not."""
+    """The stage could not be built. final: building it again would end the same way, so do not. begun: a worker had it
+    before it died; False if it died starting up."""
 
     reason: str
     final: bool
     trace: str = ""
+    begun: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Left:
     """The worker was told to go, and has saved."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The worker is up and has the stage."""
 
 
 Message = Step | Done | Broken | Elsewhere | Left
@@ -128,7 +135,9 @@ def _work(pipe: Connection, root: Path, machine: Machine, parent: int, ranks: in
     store = Store(root)
     with suppress(EOFError, BrokenPipeError):
         while True:
-            message = attempt(pipe.recv(), Place(store, machine, _Reporter(pipe)), ranks)
+            stage = pipe.recv()
+            pipe.send(Begun())
+            message = attempt(stage, Place(store, machine, _Reporter(pipe)), ranks)
             pipe.send(message)
             if leaves(message):
                 return
@@ -175,6 +184,7 @@ class _Worker:
         self.process.start()
         theirs.close()
         self.stage: Stage | None = None
+        self.begun = False  # it
 
 
 class Pool:
@@ -208,7 +218,7 @@ class Pool:
         gpus = self._gpus[k] if self._gpus else None
         worker = self._workers[k] or _Worker(self._root, self._machine, self._ranks, gpus)
         self._workers[k], self._processes[k] = worker, worker.process.pid or 0
-        worker.stage = stage
+        worker.stage, worker.begun = stage, False
         with suppress(BrokenPipeError):  # it died idle: `messages` will see that
             worker.pipe.send(stage)
 
@@ -225,7 +235,10 @@ class Pool:
                 message: Any = worker.pipe.recv()
             except (EOFError, OSError):
                 worker.process.join()  # its pipe closes a moment before it is gone
-                message = Broken(_death(worker.process.exitcode), final=False)
+                message = Broken(_death(worker.process.exitcode), final=False, begun=worker.begun)
+            if isinstance(message, Begun):
+                worker.begun = True
+                continue
             if leaves(message):
                 worker.process.join()
                 worker.pipe.close()
