@@ -8,8 +8,6 @@ Never part of a question or a fingerprint: a study that was begun on a laptop ma
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING
 from t5study.ground.errors import UserError
 from t5study.ground.machine import Machine, here
 from t5study.ground.store import Store
+from t5study.study.gpus import gpus_here, turns
 from t5study.study.question import workers_here
 
 if TYPE_CHECKING:
@@ -87,26 +86,3 @@ class Engine:
 
         cluster = self.name.removeprefix("submitit-")
         return Jobs(store.root, self.size, cluster, dict(self.options), self.threads, self.ranks)
-
-
-def gpus_here() -> tuple[str, ...]:
-    """The GPUs that this process sees, by the names that CUDA_VISIBLE_DEVICES has for them."""
-    import torch
-
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return tuple(named[: torch.cuda.device_count()] or map(str, range(torch.cuda.device_count())))
-
-
-def turns(gpus: Sequence[str], workers: int, ranks: int = 1) -> tuple[str, ...]:
-    """Which GPUs each worker sees: as many as it has ranks, taken by turns. () where there are none.
-
-    >>> turns(["0", "1", "2"], workers=4)
-    ('0', '1', '2', '0')
-    >>> turns(["0", "1", "2", "3"], workers=2, ranks=2)
-    ('0,1', '2,3')
-    """
-    if not gpus:
-        return ()
-    if ranks > len(gpus):
-        raise UserError(f"--ranks: found {ranks} with {len(gpus)} GPUs here; give no more than that")
-    return tuple(",".join(gpus[(k * ranks + r) % len(gpus)] for r in range(ranks)) for k in range(workers))

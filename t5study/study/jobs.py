@@ -26,8 +26,9 @@ from t5study.ground.errors import UserError
 from t5study.ground.machine import here, use
 from t5study.ground.store import Store
 from t5study.study import builds
+from t5study.study.ranked import Silent
 from t5study.study.stages import Place, Stage, has, stage_id
-from t5study.study.workers import Broken, Done, Message, Silent, Step, attempt
+from t5study.study.workers import Broken, Done, Message, Step, attempt
 
 FOLDER = ".jobs"
 _LOOK_S = 2.0  # between two looks at the journals of those that run

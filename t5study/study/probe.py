@@ -65,7 +65,7 @@ def probe(stages: Iterable[Stage], machine: Machine, workers: int, budget: float
     units = [first[key] for key in sorted(work, key=lambda key: -work[key]) if _fits(first[key], machine, workers)]
     if not units:
         return {}
-    from t5study.study.engine import gpus_here, turns
+    from t5study.study.gpus import gpus_here, turns
 
     context = multiprocessing.get_context("spawn")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):

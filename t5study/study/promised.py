@@ -22,11 +22,11 @@ from t5study.ground.machine import Machine, describe
 from t5study.ground.store import Store, read_json, write_json
 from t5study.study.probe import BUDGET_S
 from t5study.study.stages import COST, Stage, has, needed, stage_id
+from t5study.study.wanted import PLAN
 
 if TYPE_CHECKING:
     from t5study.study.estimate import Clock, Estimate
 
-PLAN = "plan.json"
 FORMAT = 1
 _PROBED = 0.01  # of a study, at most, before it begins
 _ORDER = ("corpus", "vocabulary", "tokens", "tasks", "pretrain", "multitask", "finetune", "ensemble", "all")

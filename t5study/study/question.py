@@ -26,10 +26,10 @@ from t5study.study.experiment import STUDY, Experiment
 from t5study.study.material import Chosen, Corpus, EmbeddedRows, GivenRows
 from t5study.study.own import Own, load, refuse_changed
 from t5study.study.plans import Last, stages_of
-from t5study.study.promised import PLAN
 from t5study.study.setting import Setting, absent
 from t5study.study.table import Table, in_order
 from t5study.study.tables.declared import EVERY
+from t5study.study.wanted import PLAN
 from t5study.tasks.task import Task
 
 ASKED = "study.json"

@@ -81,9 +81,21 @@ def build_on(ranks: int, stage: Stage, work: Path, place: Place) -> None:
         raise {"bug": Bug, "error": UserError, "lost": Died}[what](told)
 
 
+class Silent:
+    """Progress that nobody is told of: where journals say it."""
+
+    def update(self, step: int, *, tokens: int = 0, loss: float | None = None) -> None:
+        """Nothing to say."""
+
+    def say(self, text: str) -> None:
+        """Nothing to say."""
+
+    def close(self) -> None:
+        """Nothing to take down."""
+
+
 def _rank(stage: Stage, root: Path, work: Path, machine: Machine) -> tuple[str, str]:
     """One rank's life; how it ended, and what it has to say."""
-    from t5study.study.workers import Silent
     from t5study.train.parallel import joined
 
     die_with_parent()

@@ -21,10 +21,9 @@ from t5study.ground.store import MANIFEST, Store, read_json
 from t5study.study import builds, wanted
 from t5study.study.pace import Left, Pace, total
 from t5study.study.stages import COST
-from t5study.study.wanted import Row
+from t5study.study.wanted import PLAN, Row
 
 CONDUCTOR = "conductor"
-PLAN = "plan.json"  # promised.py writes it, and question.py knows it; neither is needed to look on
 
 
 @dataclass(frozen=True)

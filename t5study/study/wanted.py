@@ -16,6 +16,7 @@ from t5study.ground.store import Store, read_json, write_json
 from t5study.study.stages import Stage, needed, stage_id
 
 STAGES = "stages.json"
+PLAN = "plan.json"  # beside it: what they were promised to take (promised.py)
 FORMAT = 1
 
 

@@ -110,19 +110,6 @@ class _Reporter:
         """Nothing to take down."""
 
 
-class Silent:
-    """Progress that nobody is told of: where journals say it."""
-
-    def update(self, step: int, *, tokens: int = 0, loss: float | None = None) -> None:
-        """Nothing to say."""
-
-    def say(self, text: str) -> None:
-        """Nothing to say."""
-
-    def close(self) -> None:
-        """Nothing to take down."""
-
-
 def _work(pipe: Connection, root: Path, machine: Machine, parent: int, ranks: int, gpus: str | None) -> None:
     """A worker's life: stages until the pipe closes."""
     die_with_parent()

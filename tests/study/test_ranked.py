@@ -19,7 +19,7 @@ from t5study.ground.store import Store, verify
 from t5study.study.baseline import BASELINE
 from t5study.study.builds import events
 from t5study.study.conductor import Conductor
-from t5study.study.engine import turns
+from t5study.study.gpus import turns
 from t5study.study.plans import stages_of
 from t5study.study.ranked import ranks_of
 from t5study.study.stages import folder, needed, stage_id
