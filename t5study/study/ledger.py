@@ -38,7 +38,6 @@ from t5study.tasks.task import Task
 
 SCORES, COSTS = "scores.json", "costs.json"
 FORMAT = 1
-NO_PRETRAINING = BASELINE.but(pretraining=0.0)
 SCALED = {"size", "batch", "ensemble", "gated", "tied", "finetuning"}  # axes of tables that tell sizes and costs
 Reason = Callable[[Stage], str | None]
 

@@ -30,7 +30,7 @@ from t5study.study.baseline import BASELINE
 from t5study.study.decide import Decision, Until, decide
 from t5study.study.engine import Engine
 from t5study.study.experiment import Experiment
-from t5study.study.ledger import NO_PRETRAINING, Ledger, label, seeds_of
+from t5study.study.ledger import Ledger, label, repeats, seeds_of
 from t5study.study.noise import spread
 from t5study.study.own import typed
 from t5study.study.question import Question, ask
@@ -118,7 +118,8 @@ class Tournament:
             later = certain if this.number == 1 else []
             self._note([*wanted, *later])
             run(wanted, [*later, *noise], [*self.experiments, *self._likely(this.number, winner), *noise])
-            if any(self._book().cells(one) is None for one in wanted):
+            book = self._book()
+            if any(book.cells(one) is None for one in wanted):
                 break  # nothing runs here, and the store does not have it
             self._go_on(candidates, run, [*self._likely(this.number, winner), *noise])
             played.append((this, candidates))
@@ -135,15 +136,17 @@ class Tournament:
         if not self.most_seeds:
             return
         run(seeds_of(BASELINE, self.question.scale.seeds), (), [*self.experiments, *later])  # noise, to judge by
-        while (found := self._decision(candidates, self._book())) and found.wanted:
+        book = self._book()
+        while (found := self._decision(candidates, book)) and found.wanted:
             racing = [one for one in candidates if one.label in found.contenders]
             further = [one for each in racing for one in seeds_of(BASELINE.but(objective=each), found.wanted)]
-            missing = [one for one in further if self._book().cells(one) is None]
+            missing = [one for one in further if book.cells(one) is None]
             if missing and self.may(missing):
                 run(further, (), [*self.experiments, *further, *later])
-            if any(self._book().cells(one) is None for one in further):
+                book = self._book()
+            if any(book.cells(one) is None for one in further):
                 break  # no time, or nothing runs here
-        book, every = self._book(), self._with_seeds(candidates, self.most_seeds)
+        every = self._with_seeds(candidates, self.most_seeds)
         self._note(one for one in every if book.cells(one) is not None)
 
     def _decision(self, candidates: Sequence[Objective], book: Ledger) -> Decision | None:
@@ -168,8 +171,7 @@ class Tournament:
 
     def noise(self) -> list[Experiment]:
         """The runs from which noise, and the gain of pre-training, are known."""
-        seeds = self.question.scale.seeds
-        return [*seeds_of(BASELINE, seeds), *seeds_of(NO_PRETRAINING, seeds)]
+        return repeats(BASELINE, self.question.scale.seeds)
 
     def _likely(self, number: int, winner: Denoising) -> list[Experiment]:
         """What the rounds after this one come to if the paper's winners win; if others do, it is as many runs."""
