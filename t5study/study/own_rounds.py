@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from t5study.ground.store import Store
 from t5study.study import ledger
@@ -79,7 +79,7 @@ class OwnTournament:
             after_round()
             if verdict.goes_on is None:
                 break
-            best = next(one.experiment for one in candidates if one.label == verdict.winner)
+            best = verdict.goes_on.experiment
         self._note(noise)
         run(noise, (), [*self.experiments, *noise])
         if played:
@@ -98,13 +98,13 @@ class OwnTournament:
     def _note(self, experiments: Iterable[Experiment]) -> None:
         self.experiments += [one for one in dict.fromkeys(experiments) if one not in self.experiments]
 
-    def _tell(self, played: Sequence[tuple[Table, list[Candidate]]]) -> Verdict:
+    def _tell(self, played: Sequence[tuple[Table, list[Candidate]]]) -> Verdict[Candidate]:
         """Judges all rounds so far by what is known now; returns the last verdict."""
         book = Ledger(self.question, self.store, self.reason)
         column = next(one for one in book.columns if one.name == self.question.scale.verdict_column)
         baselines = book.values(seeds_of(self.baseline, book.seeds), column.name)
         std = spread(baselines).std if baselines else None
-        self.told, verdict = [], Verdict(None, (), None, "")
+        self.told, verdict = [], Verdict[Candidate](None, (), None, "")
         for number, (table, candidates) in enumerate(played, 1):
             values, failed = dict[Candidate, float](), dict[Candidate, str]()
             for one in candidates:
@@ -112,8 +112,7 @@ class OwnTournament:
                     values[one] = spread(found).mean
                 else:
                     failed[one] = self._why(one.experiment)
-            judged = (cast(Any, values), cast(Any, failed), std, column.name, column.higher_is_better)
-            verdict = judge(*judged, last=True)
+            verdict = judge(values, failed, std, column.name, column.higher_is_better, last=True)
             self.told.append(self._round(book, number, table, candidates, verdict))
         return verdict
 
@@ -122,7 +121,7 @@ class OwnTournament:
         return self.question.absent(experiment) or next(filter(None, map(self.reason, stages)), "it has not been run")
 
     def _round(
-        self, book: Ledger, number: int, table: Table, candidates: Sequence[Candidate], verdict: Verdict
+        self, book: Ledger, number: int, table: Table, candidates: Sequence[Candidate], verdict: Verdict[Candidate]
     ) -> dict[str, Any]:
         on = f" {verdict.winner} goes on." if verdict.winner and number < len(self.tables) else ""
         return {

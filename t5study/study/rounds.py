@@ -192,14 +192,14 @@ class Tournament:
     def _note(self, experiments: Iterable[Experiment]) -> None:
         self.experiments += [one for one in dict.fromkeys(experiments) if one not in self.experiments]
 
-    def _tell(self, played: Sequence[tuple[Round, tuple[Objective, ...]]]) -> Verdict:
+    def _tell(self, played: Sequence[tuple[Round, tuple[Objective, ...]]]) -> Verdict[Objective]:
         """Judges all rounds so far by what is known now; returns the last verdict."""
         book = self._book()
         scale = self.question.scale
         column = next(one for one in book.columns if one.name == scale.verdict_column)
         baselines = book.values(seeds_of(BASELINE, book.seeds), column.name)
         std = spread(baselines).std if baselines else None
-        self.told, verdict = [], Verdict(None, (), None, "")
+        self.told, verdict = [], Verdict[Objective](None, (), None, "")
         for this, candidates in played:
             values, failed = {}, {}
             for objective in candidates:
@@ -215,7 +215,9 @@ class Tournament:
             self.told.append(self._round(book, this, candidates, verdict))
         return verdict
 
-    def _round(self, book: Ledger, this: Round, candidates: Sequence[Objective], verdict: Verdict) -> dict[str, Any]:
+    def _round(
+        self, book: Ledger, this: Round, candidates: Sequence[Objective], verdict: Verdict[Objective]
+    ) -> dict[str, Any]:
         experiments = [BASELINE.but(objective=objective) for objective in candidates]
         return {
             "number": this.number,

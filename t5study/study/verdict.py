@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from t5study.objectives import Denoising, Objective
+from t5study.objectives import Denoising
 from t5study.study.decide import Decision, sentence
 from t5study.study.noise import within_two
 
 
+class Labelled(Protocol):
+    """What can be a candidate: an objective, or a row of a table of one's own."""
+
+    @property
+    def label(self) -> str: ...
+
+
+One = TypeVar("One", bound=Labelled)
+
+
 @dataclass(frozen=True)
-class Verdict:
-    """winner: label of the best. ties: of those within noise of it. goes_on: the objective of the next round; None if
-    nothing can."""
+class Verdict(Generic[One]):
+    """winner: label of the best. ties: of those within noise of it. goes_on: the candidate that the next round takes
+    up; None if nothing can."""
 
     winner: str | None
     ties: tuple[str, ...]
-    goes_on: Objective | None
+    goes_on: One | None
     sentence: str
 
 
 def judge(
-    values: dict[Objective, float],
-    failed: dict[Objective, str],
+    values: Mapping[One, float],
+    failed: Mapping[One, str],
     std: float | None,
     column: str,
     higher_is_better: bool,
     last: bool = False,
     decision: Decision | None = None,
-) -> Verdict:
+) -> Verdict[One]:
     """Candidates' numbers -> who wins, who is tied, who goes on. std: of our repeated baselines, None if unknown.
     decision: of rounds that are played until they are decided, in place of the two deviations.
 
@@ -37,7 +48,7 @@ def judge(
     >>> judge({PrefixLM(): 3.1, BertStyle(): 3.3}, {}, 0.05, "mean nats", False).sentence.split(":")[0]
     'prefix LM wins on mean nats with 3.1'
     """
-    lost = "".join(f" {objective.label} failed: {reason}." for objective, reason in failed.items())
+    lost = "".join(f" {one.label} failed: {reason}." for one, reason in failed.items())
     if not values:
         return Verdict(None, (), None, f"No candidate could be run.{lost}")
     sign = 1 if higher_is_better else -1
@@ -65,7 +76,7 @@ def judge(
             f"{best.label} wins {at}: the next, {order[1].label}, is {abs(values[order[1]] - values[best]):.2g} "
             f"behind, more than two standard deviations of our baseline (2 x {std:.2g})."
         )
-    goes_on = next((one for one in order if isinstance(one, Denoising)), None)
+    goes_on: One | None = next((one for one in order if isinstance(one, Denoising)), None)
     if last:
         goes_on = best
     elif goes_on is None:
