@@ -354,13 +354,18 @@ class Store:
             os.close(handle)
         return None
 
+    def holders(self, kind: str) -> list[dict[str, Any]]:
+        """Whoever holds a lock of that kind now, each as `holder` tells it."""
+        names = [path.name.removeprefix(f"{kind}-") for path in (self.root / ".locks").glob(f"{kind}-*")]
+        return [found for name in names if (found := self.holder(kind, name))]
+
     @contextmanager
-    def hold(self, kind: str, value: Any, *, wait: bool = True) -> Iterator[None]:
+    def hold(self, kind: str, value: Any, *, wait: bool = True, passing: bool = False) -> Iterator[None]:
         """Holds the lock of a stage, or of anything else that one process at a time does. If another has it, waits, or
-        raises Busy."""
-        locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        handle = os.open(locks / f"{kind}-{fingerprint(value)}", os.O_RDWR | os.O_CREAT, 0o644)
+        raises Busy. passing: nobody else will ever want it, so its file goes with it."""
+        path = self.root / ".locks" / f"{kind}-{fingerprint(value)}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -368,7 +373,11 @@ class Store:
                 raise Busy(_holder(handle)) from None
             os.ftruncate(handle, 0)
             os.pwrite(handle, json.dumps({"who": this_process(), "since": round(time.time(), 3)}).encode(), 0)
-            yield
+            try:
+                yield
+            finally:
+                if passing:
+                    path.unlink(missing_ok=True)
         finally:
             os.close(handle)
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from t5study.ground.errors import Stopped, UserError
-from t5study.ground.store import Store, fingerprint, read_json, this_process
+from t5study.ground.store import Store, this_process
 from t5study.study import builds, wanted
-from t5study.study.pace import Pace
-from t5study.study.stages import COST, Stage, folder, has, needed, stage_id
+from t5study.study.pace import seen
+from t5study.study.stages import Stage, has, needed, stage_id
 from t5study.study.status import CONDUCTOR
 from t5study.study.watch import Watch
 from t5study.study.workers import Broken, Done, Elsewhere, Left, Pool, Step
@@ -56,7 +56,7 @@ class Conductor:
         self._known = ExitStack()  # that this process conducts is known to others while it holds a lock
 
     def __enter__(self) -> Conductor:
-        self._known.enter_context(self.store.hold(CONDUCTOR, this_process()))
+        self._known.enter_context(self.store.hold(CONDUCTOR, this_process(), passing=True))
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(signum) is not signal.SIG_IGN:
@@ -70,7 +70,6 @@ class Conductor:
         except KeyboardInterrupt:
             self._pool.stop(0.0)
         finally:
-            (self.store.root / ".locks" / f"{CONDUCTOR}-{fingerprint(this_process())}").unlink(missing_ok=True)
             self._known.close()
             self._watch.close()
             for signum, handler in self._before.items():
@@ -108,7 +107,7 @@ class Conductor:
         there = {name for name, stage in hoped.items() if name not in self._running and has(self.store, stage)}
         if goals.keys() <= there:
             return
-        self._watch.expect(hoped, there, self._pace(hoped, there))
+        self._watch.expect(hoped, there, seen(self.store, ((n, hoped[n].kind, hoped[n].work) for n in there)))
         order = urgency(stages, goals.keys())
         waiting = {name for name in stages if name not in there and name not in self.failed}
         while any(name in waiting for name in goals):
@@ -149,14 +148,6 @@ class Conductor:
             self._watch.show()
             if self._signum is not None:
                 raise Stopped(self._signum)
-
-    def _pace(self, stages: dict[str, Stage], there: Iterable[str]) -> Pace:
-        """What the stages that are there have taken."""
-        pace = Pace()
-        for name in there:
-            if (path := folder(self.store, stages[name]) / COST).is_file():
-                pace.saw(stages[name].kind, read_json(path)["seconds"], stages[name].work)
-        return pace
 
     def _begin(self, k: int, name: str, stage: Stage) -> None:
         self._running[name] = k

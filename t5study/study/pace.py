@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from t5study.ground.store import Store, read_json
+from t5study.study.stages import COST
+
 PREPARATION = ("corpus", "vocabulary", "tokens", "tasks")
 
 
@@ -53,6 +56,15 @@ class Pace:
         for name, one in stages.items():
             way[name] = seconds[name] + max((way.get(parent, 0.0) for parent in one.parents), default=0.0)
         return max(sum(seconds.values()) / workers, max(way.values(), default=0.0))
+
+
+def seen(store: Store, stages: Iterable[tuple[str, str, float]]) -> Pace:
+    """What the stages of these that are in a store have taken. stages: ids, kinds and works."""
+    pace = Pace()
+    for name, kind, work in stages:
+        if (path := store.root / name / COST).is_file():
+            pace.saw(kind, read_json(path)["seconds"], work)
+    return pace
 
 
 def total(works: Iterable[float]) -> float:

@@ -19,7 +19,7 @@ from typing import Any
 from t5study.ground.journal import duration
 from t5study.ground.store import MANIFEST, Store, read_json
 from t5study.study import builds, wanted
-from t5study.study.pace import Left, Pace, total
+from t5study.study.pace import Left, Pace, seen, total
 from t5study.study.stages import COST
 from t5study.study.wanted import PLAN, Row
 
@@ -95,18 +95,7 @@ def look(out: Path, now: float | None = None) -> Status:
 
 def conductors(store: Store) -> tuple[tuple[str, float], ...]:
     """Processes that hand out the stages of a store now, and since when."""
-    names = [path.name.partition("-")[2] for path in (store.root / ".locks").glob(f"{CONDUCTOR}-*")]
-    found = [holder for name in names if (holder := store.holder(CONDUCTOR, name))]
-    return tuple(sorted((one["who"], one["since"]) for one in found))
-
-
-def seen(store: Store, rows: Sequence[Row]) -> Pace:
-    """What the stages in a store have taken."""
-    pace = Pace()
-    for row in rows:
-        if (path := store.root / row.id / COST).is_file():
-            pace.saw(row.kind, read_json(path)["seconds"], row.work)
-    return pace
+    return tuple(sorted((one["who"], one["since"]) for one in store.holders(CONDUCTOR)))
 
 
 def _running(store: Store, row: Row, holder: Mapping[str, Any] | None) -> Running:
@@ -153,7 +142,7 @@ def _seconds_left(
         return 0.0
     if promised := _as_promised(store, rows, left):
         return Pace({kind: (1.0, 1.0) for kind in {one.kind for one in left.values()}}).left(promised, workers)
-    pace = seen(store, rows)
+    pace = seen(store, ((row.id, row.kind, row.work) for row in rows))
     if (seconds := pace.left(left, workers)) is not None:
         return seconds
     kinds = {row.id: row.kind for row in rows}

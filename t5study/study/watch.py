@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from t5study.ground.journal import duration
-from t5study.study.pace import Left, Pace, total
+from t5study.study.pace import Left, Pace
 from t5study.study.stages import Stage, stage_id
 from t5study.study.workers import Done, Step
 
@@ -157,8 +157,8 @@ class Watch:
         """Part of the expected work that is done."""
         done = sum(self._expected[name].work for name in self._there if name in self._expected)
         done += sum(seat.share * seat.stage.work for seat in self._seats.values())
-        every = [stage.work for stage in self._expected.values()]
-        return min(1.0, done / total(every)) if sum(every) else 1.0
+        whole = sum(stage.work for stage in self._expected.values())
+        return min(1.0, done / whole) if whole else 1.0
 
     def seconds_left(self) -> float | None:
         """None until anything has been timed."""
