@@ -43,7 +43,7 @@ def one_line(error: Exception) -> str:
 def _blocks(path: Path) -> Iterator[bytes]:
     """The unpacked bytes of a file, about a megabyte at a time. A file that unpacks beyond belief is refused early."""
     packing = PACKED.get(path.suffix.lower())
-    total, most = 0, max(_RECORD, _RATIO * path.stat().st_size)
+    total, most = 0, _most(path)
     with pa.OSFile(str(path), "rb") as raw:
         stream = pa.CompressedInputStream(raw, packing) if packing else raw
         while block := stream.read(_BLOCK):
@@ -53,6 +53,11 @@ def _blocks(path: Path) -> Iterator[bytes]:
             if packing and total > most:
                 raise _bomb(path)
             yield block
+
+
+def _most(path: Path) -> int:
+    """Bytes that a file may unpack to."""
+    return max(_RECORD, _RATIO * path.stat().st_size)
 
 
 def _bomb(path: Path) -> UserError:
@@ -201,7 +206,7 @@ def _unfit(text: str) -> str:
 def read_table(path: Path, drops: Drops) -> Iterator[Page]:
     """Strings stay as the file has them, each once and by number where it says so: a kilobyte of parquet may say one of
     a megabyte a million times."""
-    total, most = 0, max(_RECORD, _RATIO * path.stat().st_size)
+    total, most = 0, _most(path)
     try:
         with pq.ParquetFile(path) as file:
             _check_table(path, file)
@@ -236,7 +241,7 @@ def _check_table(path: Path, file: pq.ParquetFile) -> None:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         raise UserError(f"{told(path)}: column text: found {kind}; give strings")
-    most = max(_RECORD, _RATIO * path.stat().st_size)
+    most = _most(path)
     for i in range(file.num_row_groups):
         group = file.metadata.row_group(i)
         for column in map(group.column, range(group.num_columns)):

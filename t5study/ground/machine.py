@@ -112,6 +112,13 @@ def use(machine: Machine) -> None:
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
+def threads_of_children(threads: int) -> None:
+    """Says to processes that are started from here how many threads they may have, before torch and numba read it
+    there: more would only get in each other's way. What the environment says already stands."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, str(threads))
+
+
 def release() -> None:
     """Gives memory that is free in this process back to the kernel."""
     gc.collect()

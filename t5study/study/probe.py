@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from t5study.ground.machine import Machine, die_with_parent, use
+from t5study.ground.machine import Machine, die_with_parent, threads_of_children, use
 from t5study.ground.pairs import Ids, Pair
 from t5study.study.stages import Stage
 
@@ -68,8 +68,7 @@ def probe(stages: Iterable[Stage], machine: Machine, workers: int, budget: float
     from t5study.study.gpus import gpus_here, turns
 
     context = multiprocessing.get_context("spawn")
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ.setdefault(name, str(machine.threads))
+    threads_of_children(machine.threads)
     turn, gpus = context.Value("i", 0), turns(gpus_here(), workers) if machine.device == "cuda" else ()
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(machine, gpus, turn)) as pool:
         until = time.time() + BUDGET_S

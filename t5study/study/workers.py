@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from t5study.ground.errors import Stopped, UserError
-from t5study.ground.machine import Machine, die_with_parent, use
+from t5study.ground.machine import Machine, die_with_parent, threads_of_children, use
 from t5study.ground.store import Busy, Store
 from t5study.study.ranked import Bug, Died, build_on, ranks_of
 from t5study.study.stages import Place, Stage, build, result
@@ -182,9 +182,7 @@ class Pool:
         self._root, self._machine, self._ranks, self._gpus = root, machine, ranks, gpus
         self._workers: list[_Worker | None] = [None] * size
         self._processes: dict[int, int] = {}
-        # For children, before torch and numba read them: threads of theirs would only get in each other's way.
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            os.environ.setdefault(name, str(machine.threads))
+        threads_of_children(machine.threads)
 
     engine: ClassVar[str] = "local"
 

@@ -19,8 +19,8 @@ from typing import Any, TextIO
 
 from t5study.ground.errors import UserError
 from t5study.ground.journal import duration
-from t5study.train.folder import JOURNAL, SUMMARY, run_of, steps
-from t5study.train.speeds import read_speed_rows
+from t5study.train.folder import JOURNAL, LOCK, SUMMARY, run_of, steps
+from t5study.train.speeds import read_speed_rows, told
 
 _RECENT_S = 30.0  # seconds of steps that the speed shown is taken over
 _RECENT = 1 << 16  # bytes that their rows, about one a second, lie well within
@@ -55,8 +55,7 @@ class State:
             parts.append(f"loss {self.losses[-1][1]:.3f}")
         if self.tokens_per_second is not None and self.waited is not None:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s, {100 * self.waited:.1f} % of it waiting for data")
-        if self.utilisation is not None:
-            parts.append(f"{100 * self.utilisation:.0f} % of the peak")
+        parts += told(None, self.utilisation)
         if self.skipped:
             parts.append(f"{self.skipped:,} steps left out")
         if self.rewound:
@@ -200,7 +199,7 @@ def _holder(folder: Path) -> str | None:
     """Who is at work, as its lock says. A process of this machine is looked for; the lock itself is not touched, lest a
     run that begins at this moment be refused."""
     try:
-        told = (folder / ".lock").read_text(encoding="utf-8", errors="replace").strip()
+        told = (folder / LOCK).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
     found = re.fullmatch(r"process (\d+) on (.+)", told)
