@@ -27,6 +27,7 @@ from torch import distributed as dist
 
 from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 from t5study.ground.machine import Machine, rank_here
+from t5study.train.meeting import meet
 
 # Others wait this long for the first rank while it evaluates or writes. A rank that dies is noticed at once all the
 # same: its connections close.
@@ -183,7 +184,10 @@ def joined(machine: Machine) -> Iterator[Ranks]:
         return
     if machine.device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if machine.device == "cuda" else "gloo", timeout=PATIENCE)
+    store = meet(rank, world)
+    store.set_timeout(PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if machine.device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield Ranks(rank, world, machine.shard)
     except RuntimeError as error:
