@@ -118,7 +118,7 @@ def carry_out(
     **card: Any,
 ) -> None:
     """Trains, or goes on, or finds that all is done; writes OUT/model once. Under torchrun, with all its ranks."""
-    from t5study.ground.store import fingerprint
+    from t5study.ground.fingerprint import fingerprint
     from t5study.model.released import save_released
     from t5study.train.loop import train
     from t5study.train.parallel import joined

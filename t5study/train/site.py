@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from t5study.ground.errors import UserError
+from t5study.ground.fingerprint import fingerprint
 from t5study.ground.journal import read_journal
-from t5study.ground.store import fingerprint
 from t5study.train.checkpoint import (
     Checkpoint,
     Prefix,
