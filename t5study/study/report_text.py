@@ -253,8 +253,8 @@ def agreement_sentence(found: Agreement) -> str:
     """How our changes lie beside the paper's."""
     told = (
         f"Of {plural(found.compared, 'variant')} that both measured, the paper tells {found.told} from its baseline "
-        f"(median column beyond two of its standard deviations). Here {found.same} of them go the same way, "
-        f"{found.opposite} the opposite way, and {found.unseen} cannot be told."
+        f"(median column beyond two of its standard deviations). Of these {found.told} go here the same "
+        f"way: {found.same}, the opposite way: {found.opposite}, cannot be told: {found.unseen}."
     )
     if found.order is None:
         return f"{told} Their order is not compared: it takes four variants, and unlike changes."
