@@ -299,7 +299,7 @@ def _trial(recipe: Recipe, page: Page) -> tuple[int, int, int]:
     if recipe.admits(page, lambda page: "") or not isinstance(found := recipe.before(page, Counter()), Page):
         return size, 0, 0
     spans = len(windows(found.text, recipe.profile)) if recipe.dedup else 0
-    recipe.after(found, Counter())
+    recipe.after([found], Counter())
     return size, len(found.text), spans
 
 

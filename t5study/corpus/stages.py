@@ -31,7 +31,7 @@ import xxhash
 from t5study.corpus import dedup
 from t5study.corpus.job import Job, pieces, place, ranges, sent, whole
 from t5study.corpus.page import Drop, Drops, Page, dropped
-from t5study.corpus.pieces import PAGES, Piece, Table, as_bytes
+from t5study.corpus.pieces import PAGES, Piece, Table, as_bytes, batches
 from t5study.corpus.read import read_file
 from t5study.corpus.recipes import by_lists
 from t5study.corpus.samples import Samples
@@ -89,14 +89,17 @@ def _read(job: Job, task: int, work: Path) -> None:
     known, samples = by_lists(job.recipe, job.folder), Samples(job.rejects)
     number, read, characters = 0, 0, 0
     piece = Piece(job.recipe, work / "0000")
-    for page in read_file(source.path, drops, job.lengths):
-        read += 1
-        characters += len(page.text)
-        if reason := job.recipe.admits(page, known):
-            counts[reason] += 1
-            samples.add(reason, page)
-            continue
-        piece.add(page, samples)
+    for pages in batches(read_file(source.path, drops, job.lengths)):
+        read += len(pages)
+        characters += sum(len(page.text) for page in pages)
+        admitted = []
+        for page in pages:
+            if reason := job.recipe.admits(page, known):
+                counts[reason] += 1
+                samples.add(reason, page)
+            else:
+                admitted.append(page)
+        piece.add(admitted, samples)
         if piece.full:
             piece.close()
             number += 1
@@ -195,24 +198,26 @@ def _finish(job: Job, task: int, work: Path) -> None:
     stands = set(kept_P[(kept_P >= 0) & taken_P].tolist())
     gone = _gone(job, task, piece)
     documents: list[tuple[int, str, str, str, str, bool]] = []
-    for at, page in enumerate(_pages(piece / "pages.parquet")):
-        if at not in stands:
-            samples.add("same URL", page)
-            continue
-        before = page
-        found: Page | Drop = page
-        if recipe.dedup:
-            found = without(page, gone(at), recipe.profile, counts)
-        if isinstance(found, Page):
-            found = recipe.after(found, counts)
-        if isinstance(found, Page) and not found.text.strip():
-            found = dropped("empty", counts)
-        if isinstance(found, Drop):
-            samples.add(found.reason, before)
-            continue
-        held = recipe.profile.validation and is_validation(normalise_url(found.url, recipe.profile))
-        order = xxhash.xxh3_64_intdigest(as_bytes(found.text), seed=job.seed)
-        documents.append((order, found.text, found.url, found.timestamp, found.language, held))
+    at = 0
+    for pages in batches(_pages(piece / "pages.parquet")):
+        left: list[Page | Drop] = []
+        for page in pages:
+            if at not in stands:
+                left.append(Drop("same URL"))
+            elif recipe.dedup:
+                left.append(without(page, gone(at), recipe.profile, counts))
+            else:
+                left.append(page)
+            at += 1
+        for page, found in zip(pages, recipe.after(left, counts), strict=True):
+            if isinstance(found, Page) and not found.text.strip():
+                found = dropped("empty", counts)
+            if isinstance(found, Drop):
+                samples.add(found.reason, page)
+                continue
+            held = recipe.profile.validation and is_validation(normalise_url(found.url, recipe.profile))
+            order = xxhash.xxh3_64_intdigest(as_bytes(found.text), seed=job.seed)
+            documents.append((order, found.text, found.url, found.timestamp, found.language, held))
     documents.sort()
     table = Table(work / "documents.parquet", _DOCUMENTS)
     for order, text, url, timestamp, language, held in documents:
