@@ -15,6 +15,7 @@ from rank_runs import OPTIMIZERS, SLICED, RankRuns, slice_of
 from safetensors.torch import load_file
 from tiny_run import RUN
 
+from t5study.__main__ import main
 from t5study.ground.errors import UserError
 from t5study.ground.journal import read_journal
 from t5study.model.architectures import build
@@ -180,6 +181,25 @@ def test_what_cannot_be_is_told_in_one_line(runs: RankRuns, tmp_path: Path, worl
     for rank in range(world):
         (line,) = (tmp_path / f"run.{rank}.txt").read_text().splitlines()
         assert told in line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--rows", "3"], "--rows 3 with 2 groups of 2 ranks; give rows that 2 divides"),
+        (["--rows", "4", "--micro-batch", "3"], "--micro-batch 3 and 2 groups of 2 ranks; give a micro-batch that "),
+        (["--tensor", "3"], "--tensor 3 with 4 ranks; start as many by torchrun, or a multiple"),
+    ],
+)
+def test_the_command_line_counts_in_groups(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    asked = ["train", "pretrain", "--tokens", "x", "--vocab", "y", "--out", "z", "--tensor", "2", "--device", "cpu"]
+    assert main([*asked, *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
 
 
 def test_slices_are_equal():
