@@ -63,7 +63,7 @@ def pretrain(args: argparse.Namespace) -> None:
 
     def build() -> Any:
         """Whole, or without numbers where each rank will make its own rows' first values."""
-        if not machine.shard:
+        if not (machine.shard or machine.tensor):
             return architectures.build(shape, args.seed, args.architecture)
         import torch
 
@@ -168,6 +168,7 @@ WHERE = (
     "precision",
     "micro_batch",
     "shard",
+    "tensor",
     "recompute",
     "update_in_backward",
     "strict",
