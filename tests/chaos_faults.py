@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faults import digest
-from rank_runs import RankRuns
 from tiny_run import IDS, LENGTHS, OBJECTIVE, RUN, make, outcome, text
 
 from t5study.feed.sources import DocumentSource
@@ -106,27 +105,26 @@ def bad_steps(place: Place) -> tuple[int, int]:
     """NaN or Inf in the loss, a gradient or a batch, on one rank or on one of two: all ranks decide alike, the report
     names step, rank and examples, and what is left out has moved nothing"""
     n, good = place.many(100), 0
-    with RankRuns() as ranks:
-        for i in range(n):
-            folder, world = place.new(), 1 + i % 2
-            rank, step = place.draw.randrange(world), place.draw.randrange(2, 6)
-            where, value = ("loss", "gradient", "batch")[i % 3], place.draw.choice(("nan", "inf"))
-            action = ("stop", "skip", "rewind")[i // 3 % 3]
-            guard = ["rewind", 0.0, 3] if action == "rewind" else [action]
-            wrong = {"bad": {"where": where, "value": value, "steps": [step], "rank": rank}}
-            codes = ranks.go(world, folder, wrong=wrong, guard=guard, steps=6, save_every=1, evaluate_every=1)
-            told = folder.with_name(f"{folder.name}.0.txt").read_text()
-            right = codes == [2 if action == "stop" else 0] * world and f"step {step}: found" in told
-            right = right and " in examples " in told and (world == 1 or f" on rank {rank} in" in told)
-            if action == "skip":
-                sums = [row["sum"] for row in read_journal(folder / "evaluations.jsonl")]
-                right = right and [k + 1 for k in range(1, 6) if sums[k] == sums[k - 1]] == [step]
-            if action == "stop":
-                right = right and steps(folder)[0] == step - 1
-            else:
-                right = right and len({folder.with_name(f"run.weights.{r}").read_text() for r in range(world)}) == 1
-            good += right
-            shutil.rmtree(folder.parent)
+    for i in range(n):
+        folder, world = place.new(), 1 + i % 2
+        rank, step = place.draw.randrange(world), place.draw.randrange(2, 6)
+        where, value = ("loss", "gradient", "batch")[i % 3], place.draw.choice(("nan", "inf"))
+        action = ("stop", "skip", "rewind")[i // 3 % 3]
+        guard = ["rewind", 0.0, 3] if action == "rewind" else [action]
+        wrong = {"bad": {"where": where, "value": value, "steps": [step], "rank": rank}}
+        codes = place.ranks.go(world, folder, wrong=wrong, guard=guard, steps=6, save_every=1, evaluate_every=1)
+        told = folder.with_name(f"{folder.name}.0.txt").read_text()
+        right = codes == [2 if action == "stop" else 0] * world and f"step {step}: found" in told
+        right = right and " in examples " in told and (world == 1 or f" on rank {rank} in" in told)
+        if action == "skip":
+            sums = [row["sum"] for row in read_journal(folder / "evaluations.jsonl")]
+            right = right and [k + 1 for k in range(1, 6) if sums[k] == sums[k - 1]] == [step]
+        if action == "stop":
+            right = right and steps(folder)[0] == step - 1
+        else:
+            right = right and len({folder.with_name(f"run.weights.{r}").read_text() for r in range(world)}) == 1
+        good += right
+        shutil.rmtree(folder.parent)
     return good, n
 
 

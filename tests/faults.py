@@ -8,6 +8,7 @@
     {"stream": "raise", "batch": 7}   that batch is not made: "raise", "hang", or "die" (its thread ends without a word)
     {"kill": 7, "rank": 1}            the rank dies by SIGKILL when it has made so many steps; once
     {"ledger": FILE}                  a line a step: its number, and the digest of its batch
+    {"strikes": [["save", 10, 1, "SIGKILL"], ...]}    signals to a rank at a moment of the run (strikes.py)
 
 Batches are known by their numbers from the beginning of the stream, so that a step which is made again after a kill
 goes wrong again.
@@ -32,6 +33,7 @@ from typing import Any
 
 import torch
 import xxhash
+from strikes import Strike, arm
 
 from t5study.feed import stream as feed
 from t5study.ground import store
@@ -53,6 +55,8 @@ def injected(folder: Path, wrong: dict[str, Any], rank: int = 0) -> Iterator[Non
         _batches(wrong["stream"], wrong["batch"])
     if {"bad", "kill", "ledger", "limit_at"} & set(wrong):
         _steps(folder, wrong, rank)
+    if "strikes" in wrong:
+        arm([Strike(*strike) for strike in wrong["strikes"]])
     yield
 
 
