@@ -26,18 +26,19 @@ if TYPE_CHECKING:
 Rhythm = dict[str, int]  # steps, save_every, evaluate_every
 FINE_TUNING: Rhythm = {"steps": 12, "save_every": 4, "evaluate_every": 3}
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
-RANKS, KILLS, RESTARTS = 4, 5, 10
+RANKS, RESTARTS = 4, 10
+HUNG_S = 300  # that five restarts may take
 LATE_S = 0.03  # that a kill comes after its moment, at most: about a step of four ranks
 
 
 def struck(place: Place, moments: Sequence[str], world: int, rhythm: Rhythm, name: str, late_s: float) -> list[Strike]:
     """A strike at each of these moments, at drawn steps one after another, to drawn ranks."""
-    step, found = 0, list[Strike]()
-    for moment in moments:
+    step, found, ranks = 0, list[Strike](), place.draw.sample(range(world), world)
+    for i, moment in enumerate(moments):
         every = {"save": rhythm["save_every"], "evaluation": rhythm["evaluate_every"]}.get(moment, 1)
         step += place.draw.randrange(1, rhythm["save_every"]) if moment != "load" else 0
         step = -(-step // every) * every
-        found.append(Strike(moment, step, place.draw.randrange(world), name, place.draw.random() * late_s))
+        found.append(Strike(moment, step, ranks[i % world], name, place.draw.random() * late_s))
     return found
 
 
@@ -112,14 +113,13 @@ def again(place: Place, folder: Path, strikes: Sequence[Strike]) -> tuple[bool, 
     first step that was begun after it."""
     took, right, log = list[float](), True, begun(folder)
     for number in range(len(strikes)):
-        at = came(folder, number)
-        if at is None:
+        at = came(folder, number) or 0.0
+        start = next((i for i, (step, when) in enumerate(log) if step == 0 and when > at), len(log))
+        first = next((one for one in log[start:] if one[0]), None)
+        if not at or first is None:
             return False, took
-        before = [step for step, when in log if when <= at]
-        after = [(step, when) for step, when in log if when > at]
-        first = next((i for i, (step, _) in enumerate(after) if step <= (before[-1] if before else 0)), 0)
-        took.append(after[first][1] - at)
-        right = right and (before[-1] if before else 0) - after[first][0] + 1 <= place.run.save_every
+        took.append(first[1] - at)
+        right = right and (log[start - 1][0] or first[0] - 1) - first[0] + 1 <= place.run.save_every
     return right, took
 
 
@@ -146,7 +146,7 @@ def lost_ranks(place: Place) -> tuple[int, int]:
 
 def lost_ranks_of_torchrun(place: Place) -> tuple[int, int]:
     """the same five kills under the real torchrun, which starts the ranks again (--max-restarts 10)"""
-    n, good, restarted = place.many(10), 0, list[float]()
+    n, good, hung, restarted = place.many(10), 0, 0, list[float]()
     unbroken = place.new()
     assert place.ranks.go(RANKS, unbroken, **place.rhythm) == [0] * RANKS
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={RANKS}", f"--max-restarts={RESTARTS}"]
@@ -154,13 +154,22 @@ def lost_ranks_of_torchrun(place: Place) -> tuple[int, int]:
     for _ in range(n):
         folder, strikes = place.new(), killed(place)
         how = {**place.rhythm, "wrong": {"strikes": [astuple(one) for one in strikes]}}
-        done = subprocess.run(
-            [*command, str(folder), json.dumps(how)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        with open(folder.with_name("told"), "wb") as told:
+            ranks = subprocess.Popen(
+                [*command, str(folder), json.dumps(how)], env=environment, stdout=told, stderr=told
+            )
+            try:
+                ranks.wait(HUNG_S)
+            except subprocess.TimeoutExpired:
+                ranks.terminate()  # it ends the ranks
+                hung += 1
+            ended = ranks.wait()
         back, took = again(place, folder, strikes)
         restarted += took
-        good += done.returncode == 0 and back and outcome(folder) == outcome(unbroken)
-    place.told = f"{most(restarted)} from the kill to the next step"
+        right = ended == 0 and back and outcome(folder) == outcome(unbroken)
+        good += right
+        if not right:
+            print(folder.with_name("told").read_text()[-3000:], file=sys.stderr)
+    place.told = f"{most(restarted)} from the kill to the next step" + (f"; {hung} hung" if hung else "")
     return good, n

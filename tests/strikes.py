@@ -5,7 +5,7 @@
 "load": at the next start, whatever the step. "step": before its gradients. "save": all is written and not yet synced.
 "published": the checkpoint has its name, and the oldest is not removed yet. "evaluation": before it begins. Strikes
 come one after another, each once, however often the run begins again. When they came, and when steps began, stands
-beside the run's folder, by the clock that all processes of a machine share.
+beside the run's folder, by the clock that all processes of a machine share. One start of a run meets one strike.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def mark(folder: Path, number: int) -> Path:
 
 
 def begun(folder: Path) -> list[tuple[int, float]]:
-    """Every step that was begun, and when."""
+    """Every step that was begun, and when; 0 is the beginning of a process's work."""
     lines = folder.with_name(f"{folder.name}.steps").read_text().splitlines()
     return [(int(step), float(at)) for step, at in (line.split() for line in lines)]
 
@@ -57,17 +57,23 @@ class _Armed:
     """Of the first rank, from the moment on at which it knows the others' processes."""
 
     def __init__(self, strikes: Sequence[Strike]):
-        self.strikes, self.folder, self.pids = strikes, Path(), list[int]()
+        self.strikes, self.folder, self.pids, self.done = strikes, Path(), list[int](), True
 
     def at(self, moment: str, step: int) -> None:
         """Where the run has come to."""
         due = ((i, one) for i, one in enumerate(self.strikes) if not mark(self.folder, i).exists())
         number, strike = next(due, (0, None))
-        if strike and self.pids and strike.moment == moment and (strike.step == step or moment == "load"):
+        if strike and not self.done and strike.moment == moment and (strike.step == step or moment == "load"):
+            self.done = True
             if strike.after_s:
                 threading.Timer(strike.after_s, self._send, (number, strike)).start()
             else:
                 self._send(number, strike)
+
+    def note(self, step: int) -> None:
+        """Told by `begun`."""
+        with open(self.folder.with_name(f"{self.folder.name}.steps"), "a") as file:
+            file.write(f"{step} {time.monotonic()!r}\n")
 
     def _send(self, number: int, strike: Strike) -> None:
         mark(self.folder, number).write_text(repr(time.monotonic()))
@@ -85,7 +91,8 @@ def arm(strikes: Sequence[Strike]) -> None:
         if self.ranks.world > 1:
             dist.all_gather_object(pids, os.getpid())
         if self.ranks.first:
-            armed.folder, armed.pids = self.folder, pids
+            armed.folder, armed.pids, armed.done = self.folder, pids, False
+            armed.note(0)
         return resume(self)
 
     def loaded(*args: Any, **how: Any) -> Any:
@@ -94,8 +101,7 @@ def arm(strikes: Sequence[Strike]) -> None:
 
     def step_of(model: Any, weights: Any, batch: Any, step: int, **how: Any) -> Any:
         if armed.pids:
-            with open(armed.folder.with_name(f"{armed.folder.name}.steps"), "a") as file:
-                file.write(f"{step} {time.monotonic()!r}\n")
+            armed.note(step)
             armed.at("step", step)
         return gradients(model, weights, batch, step, **how)
 
