@@ -6,12 +6,15 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faults import digest
-from rank_runs import RankRuns
 from tiny_run import IDS, LENGTHS, OBJECTIVE, RUN, make, outcome, text
 
 from t5study.feed.sources import DocumentSource
@@ -36,7 +39,7 @@ def goes_on(place: Place, folder: Path, bytes: dict[str, bytes], **changes: Any)
     """Whether a run, with nothing in its way any more, comes to these bytes."""
     place.runs.start(folder, **{**SHORT, **changes})
     good = place.runs.wait() == 0 and outcome(folder) == bytes
-    shutil.rmtree(folder.parent)
+    shutil.rmtree(folder.parent, ignore_errors=True)  # it may be a disk of its own
     return good
 
 
@@ -48,25 +51,48 @@ def good_left(folder: Path) -> bool:
         return False
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """Whether a folder lies on a disk of 16 MiB of its own meanwhile: root alone may have that."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(folder)]
+    mounted = sys.platform == "linux" and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 def full_disks(place: Place) -> tuple[int, int]:
-    """a write limit at drawn bytes of a save, a quota told at the sync, no room at the start: exit 74, told with path
-    and bytes, the checkpoint before is whole, the same command goes on"""
-    n, good, unbroken = max(3, place.many(22)), 0, short(place)
-    largest = max(len(content) for name, content in unbroken.items() if "checkpoints" in name)
+    """a disk, or a file's limit, full at drawn bytes of a save, a quota told at the sync, a folder that is closed, no
+    room at the start: exit 74, told with path and bytes, the checkpoint before is whole, the same command goes on"""
+    n, good, limits, unbroken = max(4, place.many(26)), 0, 0, short(place)
+    sizes = [len(content) for name, content in unbroken.items() if "checkpoints" in name]
     for i in range(n):
-        folder, at = place.new(), place.draw.randrange(6, 25)
-        kind = {1: "quota", 2: "start"}.get(i % 11, "limit")
-        if kind == "start":
-            wrong = {"disk": 100_000}
-        elif kind == "quota":
-            wrong = {"errno": 122, "at": place.draw.randrange(2, 6)}
-        else:
-            wrong = {"limit": place.draw.randrange(10_000, largest), "limit_at": at}
-        place.runs.start(folder, faults=wrong, async_save=bool(i % 2), **SHORT)
-        code = place.runs.wait()
-        told = (folder / "err.txt").read_text().strip().splitlines()[-1]
-        right = code == 74 and str(folder) in told and " are free" in told
-        good += right and (kind == "start" or good_left(folder)) and goes_on(place, folder, unbroken)
+        folder, at, blind = place.new().parent / "disk" / "run", place.draw.randrange(6, 25), i // 2 % 2 == 0
+        with small_disk(folder.parent) as small:
+            kind = {1: "quota", 2: "start", 3: "closed"}.get(i % 13, "disk" if small and i % 4 < 2 else "limit")
+            wrong = {
+                "quota": {"errno": 122, "at": place.draw.randrange(2, 6)},
+                "start": {"disk": 100_000},
+                "closed": {"closed": place.draw.choice(("", "checkpoints")), "limit_at": at},
+                # Who asks what is free either hears it, before anything is written, or finds out.
+                "disk": {"fill": place.draw.randrange(sum(sizes)), "limit_at": at}
+                | ({"disk": 1 << 40} if blind else {}),
+                "limit": {"limit": place.draw.randrange(10_000, max(sizes)), "limit_at": at},
+            }[kind]
+            limits += kind == "limit"
+            place.runs.start(folder, faults=wrong, async_save=bool(i % 2), **SHORT)
+            code = place.runs.wait()
+            told = (folder / "err.txt").read_text().strip().splitlines()[-1]
+            right = code == 74 and str(folder) in told
+            right = right and ("cannot be written to" if kind == "closed" else " are free") in told
+            for path in (folder, *folder.glob("checkpoints")):
+                path.chmod(0o755)
+            (folder.parent / "ballast").unlink(missing_ok=True)
+            good += right and (kind == "start" or good_left(folder)) and goes_on(place, folder, unbroken)
+    place.told = f"{limits} by a limit"
     return good, n
 
 
@@ -106,27 +132,26 @@ def bad_steps(place: Place) -> tuple[int, int]:
     """NaN or Inf in the loss, a gradient or a batch, on one rank or on one of two: all ranks decide alike, the report
     names step, rank and examples, and what is left out has moved nothing"""
     n, good = place.many(100), 0
-    with RankRuns() as ranks:
-        for i in range(n):
-            folder, world = place.new(), 1 + i % 2
-            rank, step = place.draw.randrange(world), place.draw.randrange(2, 6)
-            where, value = ("loss", "gradient", "batch")[i % 3], place.draw.choice(("nan", "inf"))
-            action = ("stop", "skip", "rewind")[i // 3 % 3]
-            guard = ["rewind", 0.0, 3] if action == "rewind" else [action]
-            wrong = {"bad": {"where": where, "value": value, "steps": [step], "rank": rank}}
-            codes = ranks.go(world, folder, wrong=wrong, guard=guard, steps=6, save_every=1, evaluate_every=1)
-            told = folder.with_name(f"{folder.name}.0.txt").read_text()
-            right = codes == [2 if action == "stop" else 0] * world and f"step {step}: found" in told
-            right = right and " in examples " in told and (world == 1 or f" on rank {rank} in" in told)
-            if action == "skip":
-                sums = [row["sum"] for row in read_journal(folder / "evaluations.jsonl")]
-                right = right and [k + 1 for k in range(1, 6) if sums[k] == sums[k - 1]] == [step]
-            if action == "stop":
-                right = right and steps(folder)[0] == step - 1
-            else:
-                right = right and len({folder.with_name(f"run.weights.{r}").read_text() for r in range(world)}) == 1
-            good += right
-            shutil.rmtree(folder.parent)
+    for i in range(n):
+        folder, world = place.new(), 1 + i % 2
+        rank, step = place.draw.randrange(world), place.draw.randrange(2, 6)
+        where, value = ("loss", "gradient", "batch")[i % 3], place.draw.choice(("nan", "inf"))
+        action = ("stop", "skip", "rewind")[i // 3 % 3]
+        guard = ["rewind", 0.0, 3] if action == "rewind" else [action]
+        wrong = {"bad": {"where": where, "value": value, "steps": [step], "rank": rank}}
+        codes = place.ranks.go(world, folder, wrong=wrong, guard=guard, steps=6, save_every=1, evaluate_every=1)
+        told = folder.with_name(f"{folder.name}.0.txt").read_text()
+        right = codes == [2 if action == "stop" else 0] * world and f"step {step}: found" in told
+        right = right and " in examples " in told and (world == 1 or f" on rank {rank} in" in told)
+        if action == "skip":
+            sums = [row["sum"] for row in read_journal(folder / "evaluations.jsonl")]
+            right = right and [k + 1 for k in range(1, 6) if sums[k] == sums[k - 1]] == [step]
+        if action == "stop":
+            right = right and steps(folder)[0] == step - 1
+        else:
+            right = right and len({folder.with_name(f"run.weights.{r}").read_text() for r in range(world)}) == 1
+        good += right
+        shutil.rmtree(folder.parent)
     return good, n
 
 

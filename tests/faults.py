@@ -2,12 +2,16 @@
 
     {"bad": {"steps": [7], "value": "nan", "where": "loss", "rank": 1}}    "loss", "gradient", or "batch"
     {"limit": 4096}                   no file grows beyond so many bytes; with "limit_at" from that step on
+    {"fill": 4096, "limit_at": 7}     from that step on the disk of the run's folder has so many bytes left
+    {"closed": "checkpoints", "limit_at": 7}    from that step on nothing is written into that folder of the run's; not
+                                      by root either. Step 0: from the start. "": the run's own
     {"disk": 1000}                    so many bytes are free, as far as anybody asks
     {"errno": 122, "at": 2}           the second sync of a file ends so (122: a quota)
     {"slow": 0.05}                    every sync takes so many seconds more
     {"stream": "raise", "batch": 7}   that batch is not made: "raise", "hang", or "die" (its thread ends without a word)
     {"kill": 7, "rank": 1}            the rank dies by SIGKILL when it has made so many steps; once
     {"ledger": FILE}                  a line a step: its number, and the digest of its batch
+    {"strikes": [["save", 10, 1, "SIGKILL"], ...]}    signals to a rank at a moment of the run (strikes.py)
 
 Batches are known by their numbers from the beginning of the stream, so that a step which is made again after a kill
 goes wrong again.
@@ -15,6 +19,7 @@ goes wrong again.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import math
@@ -32,6 +37,7 @@ from typing import Any
 
 import torch
 import xxhash
+from strikes import Strike, arm
 
 from t5study.feed import stream as feed
 from t5study.ground import store
@@ -44,6 +50,10 @@ def injected(folder: Path, wrong: dict[str, Any], rank: int = 0) -> Iterator[Non
     """For as long as the process makes its run; it ends with it."""
     if "limit" in wrong and "limit_at" not in wrong:
         _limit(wrong["limit"])
+    if "closed" in wrong:
+        _as_others_are()
+    if wrong.get("limit_at") == 0:
+        _spoil_disk(folder, wrong)
     if "disk" in wrong:
         usage = shutil.disk_usage(folder.parent)
         shutil.disk_usage = lambda _: usage._replace(free=wrong["disk"])  # type: ignore[assignment]
@@ -53,11 +63,36 @@ def injected(folder: Path, wrong: dict[str, Any], rank: int = 0) -> Iterator[Non
         _batches(wrong["stream"], wrong["batch"])
     if {"bad", "kill", "ledger", "limit_at"} & set(wrong):
         _steps(folder, wrong, rank)
+    if "strikes" in wrong:
+        arm([Strike(*strike) for strike in wrong["strikes"]])
     yield
 
 
 def _limit(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def _spoil_disk(folder: Path, wrong: dict[str, Any]) -> None:
+    if "limit" in wrong:
+        _limit(wrong["limit"])
+    if "closed" in wrong:
+        (folder / wrong["closed"]).chmod(0o555)
+    if "fill" in wrong:
+        disk = os.statvfs(folder)
+        with open(folder.parent / "ballast", "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - wrong["fill"])
+
+
+def _as_others_are() -> None:
+    """Root may write where nobody may: takes that from this thread and those it starts. (Linux: capabilities 1 and 2 of
+    the effective ones, by capset(2).)"""
+    if os.geteuid() == 0:
+        header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        system = ctypes.CDLL(None, use_errno=True)
+        if system.capget(header, sets) == 0:
+            sets[0] &= ~0b110
+        if system.capset(header, sets) != 0:
+            raise OSError(ctypes.get_errno(), "capset")
 
 
 def _syncs(wrong: dict[str, Any]) -> None:
@@ -110,7 +145,7 @@ def _steps(folder: Path, wrong: dict[str, Any], rank: int) -> None:
 
     def gradients(model: Any, weights: Any, batch: Batch, step: int, **how: Any) -> Any:
         if step == wrong.get("limit_at") and rank == 0:
-            _limit(wrong["limit"])
+            _spoil_disk(folder, wrong)
         if step > wrong.get("kill", math.inf) and rank == wrong.get("rank", 0) and not once.exists():
             once.write_text("")
             os.kill(os.getpid(), signal.SIGKILL)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from t5study.ground.pairs import EOS, Batch
 from t5study.model.architectures import EncoderDecoder, Model, build
+from t5study.model.released import save_released
 from t5study.model.shapes import ARCHITECTURES, Shape, shape_of
+from t5study.vocab import Vocab, train_vocab
 
 SHAPES = {
     "v1.0": Shape(64, 160, 16, 4, 2, 3, 384),
@@ -84,3 +89,18 @@ def rows_of(groups: list[list[tuple[np.ndarray, np.ndarray]]], source: int, targ
 def batch_of(rows: int, source: int, target: int, vocabulary: int = 900) -> Batch:
     """One random pair a row."""
     return rows_of([[pair] for pair in random_pairs(rows, source, target, vocabulary, seed=1)], source, target)
+
+
+def fine_tuning(folder: Path) -> list[str]:
+    """The words of a fine-tuning of a model on two own tasks, all of it in the folder; without --steps, --out and what
+    else tells how long and how often."""
+    texts = [f"say {('one', 'two', 'three')[i % 3]} of the little words that number {i * 7} has" for i in range(120)]
+    train_vocab(texts, 90, folder / "v.model")
+    model = build(Shape(32, 64, 16, 2, 2, 2, Vocab.load(folder / "v.model").ids.table_rows), 0)
+    save_released(model, folder / "model", vocab_path=folder / "v.model")
+    for name in ("first", "second"):
+        lines = [{"input": text, "target": text.split()[1]} for text in texts]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["train", "finetune", "--checkpoint", str(folder / "model"), "--metric", "accuracy", "--device", "cpu"]
+    words += ["--task", str(folder / "first.jsonl"), str(folder / "second.jsonl"), "--rows", "4"]
+    return [*words, "--source-length", "32", "--target-length", "8", "--evaluation-rows", "8"]

@@ -106,9 +106,9 @@ class RankRuns:
         one."""
         return self._ask(world, "traffic", str(file), how)
 
-    def command(self, world: int, words: list[str], errors: Path) -> list[int]:
-        """Standard error of each rank is in `errors` with the rank behind its name."""
-        return self._ask(world, "command", str(errors), {"words": words})
+    def command(self, world: int, words: list[str], errors: Path, wrong: dict[str, Any] | None = None) -> list[int]:
+        """Standard error of each rank is in `errors` with the rank behind its name. wrong: faults.py."""
+        return self._ask(world, "command", str(errors), {"words": words, "wrong": wrong or {}})
 
     def _ask(self, world: int, what: str, path: str, how: dict[str, Any]) -> list[int]:
         assert self.server.stdin is not None
@@ -281,13 +281,15 @@ def serve() -> None:
 def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # standard output is the server's, and so is input
     sys.stdin = open(os.devnull)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     errors = path.with_name(f"{path.name}.{rank}.txt")
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     try:
         if what == "command":
             from t5study.__main__ import main
 
-            return main(how["words"])
+            with faults.injected(path, how["wrong"], rank):
+                return main(how["words"])
         if made_up := how.pop("made_up", 0):  # collectives that do nothing
             from torch.testing._internal.distributed.fake_pg import FakeStore
 

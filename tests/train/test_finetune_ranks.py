@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from little_models import fine_tuning
 from rank_runs import RankRuns
 from safetensors.torch import load_file
 from tiny_run import RUN, go, outcome
 
 from t5study.ground.journal import read_journal
 from t5study.ground.machine import Machine
-from t5study.model import architectures
-from t5study.model.released import save_released
-from t5study.model.shapes import Shape
 from t5study.train.optim import Adafactor
-from t5study.vocab import Vocab, train_vocab
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +28,8 @@ def runs() -> Iterator[RankRuns]:
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The words of a fine-tuning on two own tasks, without --out."""
-    folder = tmp_path_factory.mktemp("given")
-    texts = [f"say {('one', 'two', 'three')[i % 3]} of the little words that number {i * 7} has" for i in range(120)]
-    train_vocab(texts, 90, folder / "v.model")
-    model = architectures.build(Shape(32, 64, 16, 2, 2, 2, Vocab.load(folder / "v.model").ids.table_rows), 0)
-    save_released(model, folder / "model", vocab_path=folder / "v.model")
-    for name in ("first", "second"):
-        lines = [{"input": text, "target": text.split()[1]} for text in texts]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    words = ["train", "finetune", "--checkpoint", str(folder / "model"), "--metric", "accuracy", "--device", "cpu"]
-    words += ["--task", str(folder / "first.jsonl"), str(folder / "second.jsonl"), "--steps", "6", "--rows", "4"]
-    words += ["--source-length", "32", "--target-length", "8", "--evaluate-every", "3", "--evaluation-rows", "8"]
-    return words
+    words = fine_tuning(tmp_path_factory.mktemp("given"))
+    return [*words, "--steps", "6", "--evaluate-every", "3"]
 
 
 def losses(folder: Path) -> np.ndarray:
