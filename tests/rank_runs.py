@@ -175,18 +175,20 @@ class Counted:
     """Bytes of every collective, by kind, while it holds: what all-gathers give out and the others take in. Those of
     doubles, which are the optimiser's and the step's own sums, apart."""
 
-    # name: its kind, and the place and name of the tensor that is counted
+    # name: its kind, and the place and name of the tensor that is counted. Two are called otherwise since torch 2.13.
     KINDS: ClassVar = {
+        "all_gather_into_tensor": ("gather", 0, "output_tensor"),
         "all_gather_single": ("gather", 0, "output_tensor"),
+        "reduce_scatter_tensor": ("scatter", 1, "input"),
         "reduce_scatter_single": ("scatter", 1, "input"),
         "all_reduce": ("reduce", 0, "tensor"),
     }
 
     def __enter__(self) -> Counted:
         self.bytes = {"gather": 0, "scatter": 0, "reduce": 0, "sums": 0}
-        self.before = {name: getattr(dist, name) for name in self.KINDS}
-        for name, counted in self.KINDS.items():
-            setattr(dist, name, functools.partial(self._call, self.before[name], *counted))
+        self.before = {name: getattr(dist, name) for name in self.KINDS if hasattr(dist, name)}
+        for name, function in self.before.items():
+            setattr(dist, name, functools.partial(self._call, function, *self.KINDS[name]))
         return self
 
     def __exit__(self, *_: Any) -> None:
