@@ -25,7 +25,7 @@ def corpus_source(patterns: list[str] | None) -> Any:
 
 # --- build ----------------------------------------------------------------------------------------------------------
 
-_OF_RECIPES = ("input", "profile", "skip", "sites", "sites_digest", "urls", "language", "detector", "sure")
+_OF_RECIPES = ("input", "profile", "skip", "sites", "sites_digest", "urls", "language", "detector", "sure", "bad_words")
 
 
 def build(args: argparse.Namespace) -> None:
@@ -64,6 +64,7 @@ def _build_recipe(args: argparse.Namespace) -> None:
         language=args.language,
         detector=args.detector,
         sure=args.sure,
+        bad_words=args.bad_words,
     )
     engine = parse_engine(args.engine, args.workers)
     if args.estimate:

@@ -109,6 +109,7 @@ def _lists(build: Parser) -> None:
     build.add_argument("--language", help="recipe own: the pages of this language (de, fr, ro ...), not of English")
     build.add_argument("--detector", choices=["langdetect", "cld2", "resiliparse"], help="recipe own: who says which")
     build.add_argument("--sure", type=Real(0, 1e6), help="recipe own: how sure it must be, by the detector's measure")
+    build.add_argument("--bad-words", type=folder, help="recipe own: a list in its language, an entry a line")
     build.add_argument("--sites", type=folder, help="realnews: Grover's domain_to_allowed_subdomains.json")
     build.add_argument("--sites-digest", help="sha256 of a list of sites that is not Grover's")
     build.add_argument("--urls", nargs="+", type=place, metavar="PATTERN", help="webtext: files of URLs, one a line")

@@ -14,6 +14,7 @@ import importlib
 import os
 import re
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, get_context
@@ -88,16 +89,34 @@ _CONTEXT = get_context("spawn")
 
 def _answer(pipe: Any, stage: str) -> Done:
     try:
-        done, error = pipe.recv()
+        return _done(pipe.recv())
     except EOFError:
         raise UserError(
             f"a worker of the stage {stage} was killed, perhaps for want of memory; run the same command again with "
             "fewer --workers, and it goes on"
         ) from None
+
+
+Answer = tuple[Done, None] | tuple[None, str | OSError]  # what was done, or why not: a user's error is its line
+
+
+def _answered(job: Job, stage: str, number: int) -> Answer:
+    """Runs a task where no exception can be raised to whoever waits for it."""
+    try:
+        return run_task(job, stage, number), None
+    except UserError as error:
+        return None, str(error)
+    except OSError as error:
+        return None, error
+
+
+def _done(answer: Answer) -> Done:
+    done, error = answer
     if isinstance(error, str):
         raise UserError(error)
     if error is not None:
         raise error
+    assert done is not None
     return done
 
 
@@ -111,13 +130,7 @@ def _work(pipe: Any) -> None:
         except EOFError:
             return
         try:
-            answer: tuple[Done | None, str | OSError | None] = (run_task(job, stage, number), None)
-        except UserError as error:
-            answer = (None, str(error))
-        except OSError as error:
-            answer = (None, error)
-        try:
-            pipe.send(answer)
+            pipe.send(_answered(job, stage, number))
         except BrokenPipeError:
             return
 
@@ -132,34 +145,55 @@ class OnRay:
         except ImportError:
             raise UserError("--engine ray: needs the package ray: pip install 't5study[ray]'") from None
         if not ray.is_initialized():
-            address = os.environ.get("RAY_ADDRESS")
-            here = {"address": address} if address else {"num_cpus": self.workers, "include_dashboard": False}
-            try:
-                ray.init(log_to_driver=False, **here)
-            except Exception as error:  # what Ray raises then has no class of its own
-                raise UserError(
-                    f"--engine ray: no cluster {f'at {address} ' if address else ''}answered ({one_line(error)}); see "
-                    "that it is up (ray status), or use --engine pool"
-                ) from None
-        remote = ray.remote(max_retries=3)(_on_ray)
+            _start(ray, self.workers)
+        remote = ray.remote(max_retries=3)(_answered)
         table = ray.put(job)
         waiting = [remote.remote(table, stage, number) for number in numbers]
         while waiting:
             ready, waiting = ray.wait(waiting)
-            for done, told in ray.get(ready):
-                if told is not None:
-                    raise UserError(told)
-                yield done
+            try:
+                answers = ray.get(ready)
+            except ray.exceptions.RayTaskError:  # an error of ours
+                raise
+            except ray.exceptions.RayError as error:
+                raise UserError(
+                    f"--engine ray: a task of the stage {stage} was lost ({one_line(error)}); run the same command "
+                    "again, and it goes on"
+                ) from None
+            for answer in answers:
+                yield _done(answer)
 
     def close(self) -> None:
         """The cluster stays up for the next build; one of our own ends with this process."""
 
 
-def _on_ray(job: Job, stage: str, number: int) -> tuple[Done | None, str | None]:
+def _start(ray: Any, workers: int) -> None:
+    """Joins the cluster of RAY_ADDRESS, or starts one here. UserError if that cannot be done."""
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        reached(address)
+    here = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
     try:
-        return run_task(job, stage, number), None
-    except UserError as error:
-        return None, str(error)
+        ray.init(log_to_driver=False, logging_level="ERROR", **here)
+    except Exception as error:  # what Ray raises then has no class of its own
+        told = f"no cluster answered at {address}" if address else "none could be started on this machine"
+        see = "that it is up (ray status)" if address else "what ray start --head says"
+        raise UserError(f"--engine ray: {told} ({one_line(error)}); see {see}, or use --engine pool") from None
+
+
+def reached(address: str, seconds: float = 10.0) -> None:
+    """UserError if nothing listens at host:port, which Ray itself tries for more than five minutes. What has no port
+    ("auto") is Ray's to find."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except (OSError, OverflowError, ValueError) as error:  # also a port or a name that is none
+        raise UserError(
+            f"--engine ray: nothing answers at {address} ({one_line(error)}); see that it is up (ray status), or use "
+            "--engine pool"
+        ) from None
 
 
 @dataclass(frozen=True)

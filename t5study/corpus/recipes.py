@@ -41,7 +41,7 @@ PARTS = ("clean", "dedup", "language", "badwords", "urls", "length")
 
 @dataclass(frozen=True)
 class Listed:
-    """A list that the user brings: sites or addresses. digest: sha256 of the file, or of the files in their order."""
+    """A list of the user's: sites, addresses, bad words. digest: sha256 of the file, or of the files in order."""
 
     digest: str
     paths: tuple[Path, ...] = field(metadata=UNSIGNED)
@@ -60,6 +60,7 @@ class Recipe:
     capped: bool = True
     sites: Listed | None = None
     addresses: Listed | None = None
+    words: Listed | None = None  # bad words of the profile's language, in place of C4's English ones
 
     def admits(self, page: Page, known: Callable[[Page], str]) -> str:
         """Why a page plays no part at all, or "". known: the test of the lists (`by_lists`)."""
@@ -82,14 +83,18 @@ class Recipe:
 
         if not self.clean:
             return page if page.text.strip() else dropped("empty", counts)
-        return clean(page, self.profile, counts)
+        return clean(page, self.profile, counts, self._words())
 
     def after(self, pages: Sequence[Page | Drop], counts: Counter[str]) -> list[Page | Drop]:
         """The rules that come last, each over all pages before the next: language, bad words."""
         from t5study.corpus.rules import in_language, without_bad_words
 
-        known = [in_language(one, self.profile, counts) if isinstance(one, Page) else one for one in pages]
-        return [without_bad_words(one, self.profile, counts) if isinstance(one, Page) else one for one in known]
+        rules, words = self.profile, self._words()
+        known = [in_language(one, rules, counts) if isinstance(one, Page) else one for one in pages]
+        return [without_bad_words(one, rules, counts, words) if isinstance(one, Page) else one for one in known]
+
+    def _words(self) -> Any:
+        return None if self.words is None else _read_words(self.words, self.profile.language)
 
     def owner(self, page: Page) -> str:
         """The address whose md5 decides which page keeps a span: the newest code takes it as the server spells it."""
@@ -107,10 +112,12 @@ def make_recipe(
     language: str | None = None,
     detector: str | None = None,
     sure: float | None = None,
+    bad_words: Path | None = None,
 ) -> Recipe:
     """The recipe of a name. UserError for an unknown one, and for a list that is missing or not what it should be.
 
-    language, detector, sure: of the recipe own, in place of English, langdetect and 0.99.
+    language, detector, sure: of the recipe own, in place of English, langdetect and 0.99. bad_words: of the recipe own,
+    an entry a line, in that language; without it, no language but English is looked through for any, as C4 does it.
     """
     if name not in NAMES:
         raise UserError(f"recipe: found {name!r}; give one of {', '.join(NAMES)}")
@@ -132,7 +139,9 @@ def make_recipe(
         from t5study.corpus.language import check_language
 
         check_language(rules.detector, rules.language)
-    if "badwords" in skip or name in ("unfiltered", "wikipedia"):
+    words = None if bad_words is None else _words_of(bad_words, rules, name, skip)
+    foreign = words is None and rules.language is not None and rules.language.split("-")[0] != "en"
+    if "badwords" in skip or name in ("unfiltered", "wikipedia") or foreign:
         rules = replace(rules, bad_words=None)
     if name == "wikipedia":
         rules = replace(rules, validation=False)
@@ -146,6 +155,7 @@ def make_recipe(
         capped=name != "wikipedia" and "length" not in skip,
         sites=None if sites is None else _sites(sites, sites_digest),
         addresses=_listed(addresses) if addresses else None,
+        words=words,
     )
 
 
@@ -210,6 +220,25 @@ def _read_sites(path: Path) -> dict[str, Any]:
     ):
         raise UserError(f'{told(path)}: found no list of sites; give {{"example.com": true or ["news", ...]}}')
     return sites
+
+
+def _words_of(path: Path, rules: Profile, name: str, skip: Sequence[str]) -> Listed:
+    """A list of bad words, which is of one language and so needs to know the pages'."""
+    if name != "own":
+        raise UserError(f"--bad-words: found it with the recipe {name}; it is the recipe own's alone")
+    if missing := [part for part in ("badwords", "language") if part in skip]:
+        why = "rules out all lists" if missing[0] == "badwords" else "leaves unknown which pages are in its language"
+        raise UserError(f"--bad-words: found it with --skip {missing[0]}, which {why}; leave one of them out")
+    listed = _listed([path])
+    _read_words(listed, rules.language)
+    return listed
+
+
+@lru_cache(maxsize=4)
+def _read_words(listed: Listed, language: str | None) -> Any:
+    from t5study.corpus.badwords import read_words
+
+    return read_words(listed.paths[0], (language or "").split("-")[0], listed.digest)
 
 
 def write_addresses(listed: Listed, path: Path) -> None:
@@ -297,5 +326,7 @@ def mixed(sources: Sequence[Iterable[str]], parts: Sequence[int], characters: in
 def described(recipe: Recipe) -> dict[str, Any]:
     """A recipe as plain JSON, for a manifest."""
     fields = {name: getattr(recipe, name) for name in ("name", "clean", "dedup", "one_url", "capped")}
-    lists = {name: listed.digest for name in ("sites", "addresses") if (listed := getattr(recipe, name)) is not None}
+    lists = {
+        name: listed.digest for name in ("sites", "addresses", "words") if (listed := getattr(recipe, name)) is not None
+    }
     return json.loads(json.dumps({**fields, "profile": vars(recipe.profile), **lists}))

@@ -277,6 +277,60 @@ def test_languages_that_cannot_be(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("profile", ["paper", "3.1.0"])
+def test_bad_words_of_another_language_are_brought(
+    profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """In lines and in the finished text. Without a list no German page goes, not even for an English entry."""
+    monkeypatch.chdir(tmp_path)
+    kept = (
+        TONGUES["de"]
+        + " Das ist der erste Satz dazu. Und das hier ist noch ein zweiter Satz. Hier ist der dritte Satz."
+    )
+    gone, english = kept + " Das war der reine Mürks für alle.", kept + " Er sagte dazu zweimal bastard und ging heim."
+    Path("a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in (kept, gone, english)))
+    Path("de.txt").write_text("mürks\nquark mit soße\n")
+    build = f"corpus build --recipe own --profile {profile} --skip dedup --language de --input a.jsonl --out".split()
+    assert main([*build, "with", "--bad-words", "de.txt"]) == 0, capsys.readouterr().err
+    assert main([*build, "without"]) == 0, capsys.readouterr().err
+    counts, account = (json.loads(Path("with", name).read_text()) for name in ("corpus.json", "account.json"))
+    assert sorted(read_documents(Path("with"))) == sorted([kept, english])
+    assert counts["bad word"] == 1
+    assert account["recipe"]["words"] == hashlib.sha256(Path("de.txt").read_bytes()).hexdigest()
+    assert sorted(read_documents(Path("without"))) == sorted([kept, gone, english])
+    account = json.loads(Path("without/account.json").read_text())
+    assert account["recipe"]["profile"]["bad_words"] is None
+    assert "words" not in account["recipe"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--recipe c4 --bad-words de.txt", "--bad-words: found it with the recipe c4; it is the recipe own's alone"),
+        ("--recipe own --skip badwords --bad-words de.txt", "--bad-words: found it with --skip badwords, which rules"),
+        ("--recipe own --skip language --bad-words de.txt", "--bad-words: found it with --skip language, which leaves"),
+        ("--recipe own --bad-words none.txt", "none.txt: cannot be read (No such file or directory)"),
+        ("--recipe own --bad-words empty.txt", "empty.txt: found no entry; give a file with an entry a line"),
+        ("--recipe own --bad-words latin.txt", "latin.txt: is not UTF-8; give a file with an entry a line"),
+        ("--bad-words de.txt", "--bad-words: belongs to a recipe"),
+    ],
+)
+def test_lists_of_bad_words_that_cannot_be(
+    words: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("Some text.")
+    Path("de.txt").write_text("mürks\n", "utf-8")
+    Path("empty.txt").write_text("\n \n")
+    Path("latin.txt").write_bytes("mürks\n".encode("latin-1"))
+    end = ["--input", "a.txt"] if "recipe" in words else []
+    assert main(["corpus", "build", *words.split(), *end, "--out", "out"]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert err.count("\n") == 1
+    assert not Path("out").exists()
+
+
 # --- from the command line ------------------------------------------------------------------------------------------
 
 
