@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from t5study.decode import fixed
 from t5study.decode.generate import generate
-from t5study.decode.graphs import MOST, Graphs, Step, graphs_on
+from t5study.decode.graphs import MOST, AsItIs, Graphs, Step, graphs_on
 from t5study.decode.methods import Beam, Greedy, Method, Sample
 from t5study.decode.weights import Ready, ready
 from t5study.ground.errors import UserError
@@ -35,19 +35,6 @@ from t5study.model.architectures import Model, build
 METHODS = [Greedy(), Beam(3, 0.6), Sample(temperature=1.2, top_k=50, top_p=0.95, seed=5)]
 SOURCE_NS, _ = pad_rows([source for source, _ in random_pairs(7, 20, 1, 384, seed=6)])
 LONGEST = 5
-
-
-class AsItIs:
-    """A recorder that runs steps anew each time, from Python."""
-
-    def warm(self, step: Step) -> None:
-        step()
-
-    def record(self, step: Step) -> Step:
-        return step
-
-    def held(self) -> int:
-        return 0
 
 
 class Traced(AsItIs):
