@@ -1,4 +1,5 @@
-"""A whole training step on a GPU beside transformers' T5 (SDPA, torch.compile), in one run: Small, Base, Large, 3B.
+"""A whole training step on a GPU beside transformers' T5 (SDPA, torch.compile), in one run: Small, Base, Large, 3B; and
+answers beside its generate, Base, greedy and of 4 beams.
 
     python bench/gpu.py [--turns 7] [--rows N] [--no-compile] [CASE ...]
     python bench/gpu.py --tiny                the same code at a tiny shape on the CPU, to see that it runs
@@ -7,8 +8,13 @@ bf16 products under autocast, fp32 weights, AdamW (fused), no dropout, rows of 5
 contender has a process of its own and they take turns; a figure is the median of its turns, the ratio the median of the
 turns' ratios. Utilisation: model FLOPs (train/work.py) over the peak of 8,192-wide bf16 products, measured in the same
 run. Memory: what the process's allocator held at most. Which kernels ran, by torch's profiler: those with the largest
-share of a step's device time, and those that did attention. Exits with 1 where t5study falls under twice the peer, or
-under half of the peak at Base; with 2, in one line, where there is no GPU.
+share of a step's device time, and those that did attention.
+
+Answers: 64 rows of 512 source tokens, exactly 64 new ones each, the encoder's time counted; our steps launched one
+by one, and recorded (CUDA graphs). On a CPU nothing is recorded: the same steps are run as they are.
+
+Exits with 1 where t5study falls under twice the peer in training, or under the peer in answering, or under half of the
+peak at Base; with 2, in one line, where there is no GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -30,13 +36,15 @@ from t5study.ground.machine import Machine, describe
 from t5study.model.shapes import Shape, size
 
 PEER, OURS = "transformers, SDPA", "t5study"
+GENERATE, LAUNCHED, RECORDED = "transformers generate", "t5study, launched", "t5study, recorded"
 UNIT_S = 1.0  # a turn takes about so long
 ATTENTION = re.compile(r"flash|fmha|efficient|attention|attend|softmax|backward_keys|backward_queries|^forward$", re.I)
 
 
 @dataclass(frozen=True)
 class Case:
-    """least: times transformers that is asked for. least_used: share of the peak."""
+    """least: times transformers that is asked for. least_used: share of the peak. beams: of answers of `target` tokens;
+    0 for a training step."""
 
     shape: Shape
     rows: int
@@ -44,6 +52,7 @@ class Case:
     target: int = 114
     least: float = 2.0
     least_used: float = 0.0
+    beams: int = 0
 
 
 CASES = {
@@ -51,8 +60,11 @@ CASES = {
     "base": Case(size("base"), 32, least_used=0.5),
     "large": Case(size("large"), 16),
     "3b": Case(size("3b"), 4),
+    "answers": Case(size("base"), 64, 512, 64, least=1.0, beams=1),
+    "answers-beams": Case(size("base"), 64, 512, 64, least=1.0, beams=4),
 }
 TINY = Case(Shape(32, 64, 16, 2, 2, 2, 512), 4, 16, 8, least=0.0)
+TINY_CASES = {"tiny": TINY, "tiny answers": replace(TINY, target=20, beams=1)}
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,9 @@ class Asked:
     case: Case
     machine: Machine
     compiled: bool
+
+
+Contender = tuple[Callable[[], object], Callable[[], str]]  # a step; what there is to say of how, afterwards
 
 
 def batch_of(case: Case) -> Any:
@@ -80,7 +95,7 @@ def batch_of(case: Case) -> Any:
     return pack(pairs, case.rows, case.source, case.target)[0]
 
 
-def our_step(asked: Asked) -> tuple[Callable[[], object], str]:
+def our_step(asked: Asked) -> Contender:
     from t5study.model.architectures import build
     from t5study.model.layers import Pass
     from t5study.train.optim import AdamW
@@ -96,10 +111,10 @@ def our_step(asked: Asked) -> tuple[Callable[[], object], str]:
         optimizer.step(1e-4)
 
     run = Pass.of(asked.case.shape, model.arrange(batch, machine.device), model.embedding)
-    return step, run.attention.__name__
+    return step, lambda: run.attention.__name__
 
 
-def peer_step(asked: Asked) -> tuple[Callable[[], object], str]:
+def peer_step(asked: Asked) -> Contender:
     """Without z-loss, which it does not have, and without a gradient norm."""
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
@@ -124,7 +139,16 @@ def peer_step(asked: Asked) -> tuple[Callable[[], object], str]:
         loss.backward()
         optimizer.step()
 
-    return step, f"{model.config._attn_implementation}{', compiled' if asked.compiled else ''}"
+    return step, lambda: f"{model.config._attn_implementation}{', compiled' if asked.compiled else ''}"
+
+
+def contenders(case: Case) -> dict[str, Callable[[Asked], Contender]]:
+    """The peer first, what counts as ours last."""
+    if not case.beams:
+        return {PEER: peer_step, OURS: our_step}
+    from shared import gpu_decoding as answering
+
+    return {GENERATE: answering.transformers, LAUNCHED: answering.launched, RECORDED: answering.recorded}
 
 
 def kernels(step: Callable[[], object], device: str) -> tuple[list[tuple[str, float]], list[str]]:
@@ -170,9 +194,9 @@ def contender(name: str, asked: Asked, pipe: Connection) -> None:
 
     use(asked.machine)
     device = asked.machine.device
-    step, how = (our_step if name == OURS else peer_step)(asked)
+    step, how = contenders(asked.case)[name](asked)
     for _ in range(3):
-        step()
+        said = step()
     _wait(device)
     began = time.perf_counter()
     step()
@@ -180,7 +204,8 @@ def contender(name: str, asked: Asked, pipe: Connection) -> None:
     steps = max(1, round(UNIT_S / (time.perf_counter() - began)))
     memory = held(device)
     top, attention = kernels(step, device)
-    pipe.send({"how": how, "memory": memory, "top": top, "attention": attention, "peak": peak(asked.machine)})
+    told = {"how": how(), "memory": memory, "top": top, "attention": attention, "said": said}
+    pipe.send({**told, "peak": peak(asked.machine)})
     while pipe.recv():
         began = time.perf_counter()
         for _ in range(steps):
@@ -193,7 +218,7 @@ def measured(asked: Asked, turns: int) -> tuple[dict[str, Any], dict[str, list[f
     """What each contender says of itself; its seconds a step, turn by turn."""
     context = mp.get_context("spawn")
     pipes, processes, told = dict[str, Connection](), [], dict[str, Any]()
-    for name in (PEER, OURS):
+    for name in contenders(asked.case):
         pipes[name], far = context.Pipe()
         processes.append(context.Process(target=contender, args=(name, asked, far), daemon=True))
         processes[-1].start()
@@ -215,27 +240,38 @@ def compare(name: str, asked: Asked, turns: int) -> bool:
     """Prints a case; whether it falls short of what it asks for."""
     from t5study.train.work import Work
 
-    case, batch = asked.case, batch_of(asked.case)
+    case = asked.case
     told, seconds = measured(asked, turns)
-    flops = Work(case.shape, "encoder_decoder").of(batch)
+    peer = next(iter(seconds))
     top = max(one["peak"] for one in told.values())
-    print(
-        f"{name}: {case.rows} rows of {case.source} + {case.target}, {flops / 1e12:.3g} TFLOP a step; peak "
-        f"{top / 1e12:.3g} TFLOP/s"
-    )
-    used = 0.0
+    if case.beams:
+        flops, tokens = 0.0, case.rows * case.target
+        what = f"{case.target} new tokens, {case.beams} beam{'s' * (case.beams > 1)}"
+    else:
+        batch = batch_of(case)
+        flops, tokens = Work(case.shape, "encoder_decoder").of(batch), batch.tokens
+        what = f"{case.target}, {flops / 1e12:.3g} TFLOP a step; peak {top / 1e12:.3g} TFLOP/s"
+    print(f"{name}: {case.rows} rows of {case.source} + {what}")
+    used = ratio = 0.0
     for who, turns_s in seconds.items():
         step = statistics.median(turns_s)
         used = flops / step / top
-        ratio = statistics.median(a / b for a, b in zip(seconds[PEER], turns_s, strict=True))
+        ratio = statistics.median(a / b for a, b in zip(seconds[peer], turns_s, strict=True))
         print(
-            f"  {who:20} {step * 1e3:9.2f} ms {batch.tokens / step:10,.0f} tokens/s {ratio:6.2f} x  "
-            f"{100 * used:4.0f} % of peak {told[who]['memory']:9,.0f} MiB  attention: {told[who]['how']}"
+            f"  {who:22} {step * 1e3:9.2f} ms {tokens / step:10,.0f} tokens/s {ratio:6.2f} x  "
+            f"{_share(told, who, peer) if case.beams else f'{100 * used:4.0f} % of peak'} "
+            f"{told[who]['memory']:9,.0f} MiB  {'how' if case.beams else 'attention'}: {told[who]['how']}"
         )
         print(f"    attention kernels: {', '.join(one[:60] for one in told[who]['attention']) or 'none by name'}")
         print(f"    most time: {', '.join(f'{one[:60]} {100 * share:.0f} %' for one, share in told[who]['top'])}")
-    ours = statistics.median(a / b for a, b in zip(seconds[PEER], seconds[OURS], strict=True))
-    return ours < case.least or used < case.least_used  # OURS is the last
+    return ratio < case.least or used < case.least_used  # of the last, ours
+
+
+def _share(told: dict[str, Any], who: str, peer: str) -> str:
+    pairs = [
+        (a, b) for x, y in zip(told[who]["said"], told[peer]["said"], strict=True) for a, b in zip(x, y, strict=True)
+    ]
+    return f"{100 * sum(a == b for a, b in pairs) / len(pairs):4.0f} % as the first"
 
 
 def main(words: list[str]) -> int:
@@ -250,8 +286,9 @@ def main(words: list[str]) -> int:
         print(f"bench: found {unknown[0]!r}; give some of {', '.join(CASES)}", file=sys.stderr)
         return 2
     if args.tiny:
+        tiny = [(name, Asked(case, Machine(), False)) for name, case in TINY_CASES.items()]
         print(f"{describe()}; a tiny shape on the CPU, fp32, the peer not compiled: its figures say nothing of a GPU")
-        return int(compare("tiny", Asked(TINY, Machine(), False), min(args.turns, 2)))
+        return int(any([compare(*case, min(args.turns, 2)) for case in tiny]))
     import torch
 
     if not torch.cuda.is_available():
@@ -263,7 +300,7 @@ def main(words: list[str]) -> int:
     for name in args.cases or CASES:
         case = CASES[name]
         if args.rows:
-            case = Case(case.shape, args.rows, least=case.least, least_used=case.least_used)
+            case = replace(case, rows=args.rows)
         failed |= compare(name, Asked(case, machine, not args.no_compile), args.turns)
     return int(failed)
 

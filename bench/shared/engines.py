@@ -14,15 +14,16 @@ from typing import Any
 Workers = dict[str, subprocess.Popen]
 
 
-def talkative():
-    """A model of t5-small's shape whose weights are fresh and whose answers vary with the source and never end."""
+def talkative(shape: Any = None):
+    """A model, of t5-small's shape by default, whose weights are fresh and whose answers vary with the source and never
+    end."""
     import torch
 
     from t5study.ground.pairs import EOS, PAD
     from t5study.model.architectures import build
     from t5study.model.shapes import size
 
-    model = build(size("small", 32_128), seed=0)
+    model = build(shape or size("small", 32_128), seed=0)
     with torch.no_grad():
         for layer in model.decoder:
             for weight in (layer.attention.out, layer.cross.out, layer.feed.wo):

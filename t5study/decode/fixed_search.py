@@ -142,13 +142,11 @@ class Beams(Search):
         return (first_R1 + beam_RC.gather(1, order_RK)).view(-1)
 
     def _keep(self, penalty_1: Tensor) -> None:
-        """Of rows that were not done: the answer that they would give now, which is theirs once they are."""
-        some_R = self.score_RK[:, 0] > LEAST
-        said_RT = torch.where(some_R[:, None], self.finished_RKT[:, 0], self.live_RKT[:, 0])
-        score_R = torch.where(some_R, self.score_RK[:, 0], self.live_RK[:, 0] / penalty_1)
-        self.said_RT.copy_(torch.where(self.done_R[:, None], self.said_RT, said_RT))
-        self.score_R.copy_(torch.where(self.done_R, self.score_R, score_R))
-        best_R = self.live_RK[:, 0]
+        """The answer of each row as of now. Of one that is done it is what it was: nothing that it could still say
+        comes among its finished ones."""
+        some_R, best_R = self.score_RK[:, 0] > LEAST, self.live_RK[:, 0]
+        self.said_RT.copy_(torch.where(some_R[:, None], self.finished_RKT[:, 0], self.live_RKT[:, 0]))
+        self.score_R.copy_(torch.where(some_R, self.score_RK[:, 0], best_R / penalty_1))
         self.done_R.logical_or_((self.score_RK[:, -1] > best_R / self.most_1) | (best_R == LEAST))
 
 

@@ -65,6 +65,19 @@ class CudaGraphs:
         return sum(one["total_size"] for one in segments if tuple(one["segment_pool_id"]) == tuple(self.pool))
 
 
+class AsItIs:
+    """Runs a step anew each time: what a device without recordings has of these buffers, to see that they are right."""
+
+    def warm(self, step: Step) -> None:
+        step()
+
+    def record(self, step: Step) -> Step:
+        return step
+
+    def held(self) -> int:
+        return 0
+
+
 @dataclass(frozen=True)
 class Held:
     """Bytes: of buffers, and of what lives within a step. recordings: how many there are."""

@@ -35,4 +35,6 @@ def test_a_tiny_shape_runs_on_the_cpu():
     assert "attention: sdpa" in done.stdout
     assert "attention: t5study.model.attention" in done.stdout
     assert "scaled_dot_product" in done.stdout
-    assert done.stdout.count("most time: ") == 2
+    assert len(re.findall(r"tokens/s +[\d.]+ x +100 % as the first +[\d,]+ MiB  how: ", done.stdout)) == 3
+    assert "how: AsItIs, 3 recordings" in done.stdout
+    assert done.stdout.count("most time: ") == 5
