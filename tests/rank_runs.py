@@ -29,7 +29,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import xxhash
-from little_models import batch_of
 from live_bytes import Allocated
 from safetensors.torch import save_file
 from tiny_run import RUN, SHAPE, Watched, evaluate, make, read
@@ -41,6 +40,7 @@ from t5study.model.architectures import build
 from t5study.model.shapes import Shape, shape_of
 from t5study.train import pieces, shards, slices
 from t5study.train.checkpoint import FILES
+from t5study.train.fit import full
 from t5study.train.loop import train
 from t5study.train.optim import Adafactor, AdamW, Constant
 from t5study.train.parallel import Ranks, joined
@@ -200,9 +200,10 @@ class Counted:
 
 
 def count_traffic(ranks: Ranks, file: Path, optimizer: str, architecture: str, passes: int) -> None:
-    model = build(spread_shape(architecture), 3, architecture)
+    shape = spread_shape(architecture)
+    model = build(shape, 3, architecture)
     settings = {"adafactor": Adafactor(), "adamw": AdamW()}[optimizer]
-    batch = batch_of(ranks.groups * passes, 12, 8)
+    batch = full(replace(RUN, shape=shape, source_length=12, target_length=8), ranks.groups * passes)
     model, settings = cut(model, settings, ranks)
     with Counted() as counted:
         moves = settings.build(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,12 +19,13 @@ from tiny_run import RUN
 from t5study.__main__ import main
 from t5study.ground.errors import UserError
 from t5study.ground.journal import read_journal
+from t5study.ground.machine import AUTO
 from t5study.model.architectures import build
-from t5study.model.shapes import ARCHITECTURES
+from t5study.model.shapes import ARCHITECTURES, sliced
 from t5study.train.checkpoint import FILES
 from t5study.train.folder import step_folder
 from t5study.train.parallel import ALONE, Ranks
-from t5study.train.slices import CUT, require
+from t5study.train.slices import CUT
 
 STEPS = 20
 SHAPE = {"heads": 4, "d_kv": 16}  # what four ranks may have a quarter of
@@ -115,6 +117,13 @@ def test_slices_train_to_the_losses_of_one_rank(
     same(tmp_path / "run", alone[optimizer], world)
 
 
+def test_a_micro_batch_is_found_for_slices(runs: RankRuns, tmp_path: Path):
+    """By arithmetic, of a group's rows: no rank tries alone what all have to do together."""
+    assert runs.go(4, tmp_path / "run", tensor=2, micro_batch=AUTO, steps=1) == [0] * 4
+    found = json.loads((tmp_path / "run" / "machine.json").read_text())
+    assert (found["rows"], found["micro_batch"], found["recompute"], found["measured"]) == (2, 2, False, None)
+
+
 def test_adapters_are_tuned_in_slices(runs: RankRuns, tmp_path: Path):
     """What does not move has no gradient on any rank, and what moves is counted whole."""
     how = {"tuning": "adapters(24)", "steps": STEPS, "shape": {**SHAPE, "adapter": 24}, "optimizer": "adamw"}
@@ -169,7 +178,7 @@ def test_fresh_weights_are_made_in_slices(runs: RankRuns, tmp_path: Path):
 @pytest.mark.parametrize(
     ("world", "how", "told"),
     [
-        (2, {"shape": {"heads": 3}}, "machine: tensor: found 2 ranks for a model of heads 3"),
+        (2, {"shape": {"heads": 3}}, "tensor: found 2 ranks for a model of heads 3"),
         (4, {"rows": 3}, "run: rows: found 3 for 2 groups of 2 ranks; give rows that 2 divides"),
         (2, {"shard": True}, "machine: tensor: found 2 with shards among 2; leave one of them out"),
         (2, {"tuning": "unfreezing(2)"}, "machine: tensor: found gradual unfreezing, 2 episodes"),
@@ -205,7 +214,7 @@ def test_the_command_line_counts_in_groups(
 def test_slices_are_equal():
     for name, shape in (("d_ff", {"d_ff": 130}), ("adapter", {"adapter": 26})):
         with pytest.raises(UserError, match=f"found 4 ranks for a model of {name}"):
-            require(replace(SLICED, **shape), 4)
+            sliced(replace(SLICED, **shape), 4)
     for tensor in (1, 3, 8):
         with pytest.raises(UserError, match=f"tensor: found {tensor} for 4 ranks"):
             Ranks(0, 4, tensor=tensor)
