@@ -87,7 +87,7 @@ class RankRuns:
 
     def sliced(self, world: int, file: Path, **how: Any) -> list[int]:
         """The gradients of a step over an uneven batch with heads and columns among ranks: each rank's as safetensors,
-        those that are cut put together. how: tensor, gated, recompute, architecture."""
+        those that are cut put together. how: tensor, gated, recompute, precision, architecture."""
         return self._ask(world, "sliced", str(file), how)
 
     def fresh(self, world: int, file: Path, **how: Any) -> list[int]:
@@ -143,7 +143,12 @@ def step_of(ranks: Ranks, architecture: str = "encoder_decoder") -> dict[str, An
 
 
 def slice_of(
-    ranks: Ranks, file: Path, architecture: str = "encoder_decoder", gated: bool = False, recompute: bool = False
+    ranks: Ranks,
+    file: Path,
+    architecture: str = "encoder_decoder",
+    gated: bool = False,
+    recompute: bool = False,
+    precision: str = "fp32",
 ) -> dict[str, torch.Tensor]:
     """The step's gradients by name, beside its loss, z-loss and norm; written to a file of the rank. With dropout and
     adapters, in micro-batches of one row."""
@@ -151,10 +156,8 @@ def slice_of(
     given = model = build(shape, 3, architecture)
     if ranks.tensor:
         model = slices.spread(given, ranks)
-    batch, how = (
-        uneven(make()[1].batch(0)[0]),
-        {"seed": 5, "dropout": 0.3, "z_loss": 1e-4, "machine": Machine(micro_batch=1)},
-    )
+    batch, machine = uneven(make()[1].batch(0)[0]), Machine(micro_batch=1, precision=precision)
+    how: dict[str, Any] = {"seed": 5, "dropout": 0.3, "z_loss": 1e-4, "machine": machine}
     with recomputed(model, recompute):
         taken = gradients(model, list(model.parameters()), batch, 7, ranks=ranks, **how)
     wholes = slices.wholes(model) if ranks.tensor else dict(model.named_parameters())

@@ -108,7 +108,7 @@ def add(model: Any, weights: Sequence[nn.Parameter], ranks: Ranks) -> Tensor:
     found = [grad for grad, _ in grads]
     if group.across is not None:
         ranks.add_all(found, group.across)
-    return pieces.norm(found, [cut for _, cut in grads], group.add)
+    return pieces.norm(found, [cut for _, cut in grads], group.size, group.add)
 
 
 @dataclass(frozen=True)
