@@ -181,7 +181,8 @@ def _spoiled(
     """The step's gradients, with a number in them that was not there."""
     value = float(bad["value"])
     if bad["where"] == "gradient":
-        hook = weights[len(weights) // 2].register_hook(lambda grad: grad.index_fill(0, torch.tensor([0]), value))
+        weight = dict(model.named_parameters())[bad["weight"]] if "weight" in bad else weights[len(weights) // 2]
+        hook = weight.register_hook(lambda grad: grad.index_fill(0, torch.tensor([0]), value))
         try:
             return original(model, weights, batch, step, **how)
         finally:

@@ -29,7 +29,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import xxhash
-from little_models import batch_of
 from live_bytes import Allocated
 from safetensors.torch import save_file
 from tiny_run import RUN, SHAPE, Watched, evaluate, make, read
@@ -41,6 +40,7 @@ from t5study.model.architectures import build
 from t5study.model.shapes import Shape, shape_of
 from t5study.train import pieces, shards, slices
 from t5study.train.checkpoint import FILES
+from t5study.train.fit import full
 from t5study.train.loop import train
 from t5study.train.optim import Adafactor, AdamW, Constant
 from t5study.train.parallel import Ranks, joined
@@ -87,7 +87,7 @@ class RankRuns:
 
     def sliced(self, world: int, file: Path, **how: Any) -> list[int]:
         """The gradients of a step over an uneven batch with heads and columns among ranks: each rank's as safetensors,
-        those that are cut put together. how: tensor, gated, recompute, architecture."""
+        those that are cut put together. how: tensor, gated, recompute, precision, architecture."""
         return self._ask(world, "sliced", str(file), how)
 
     def fresh(self, world: int, file: Path, **how: Any) -> list[int]:
@@ -143,7 +143,12 @@ def step_of(ranks: Ranks, architecture: str = "encoder_decoder") -> dict[str, An
 
 
 def slice_of(
-    ranks: Ranks, file: Path, architecture: str = "encoder_decoder", gated: bool = False, recompute: bool = False
+    ranks: Ranks,
+    file: Path,
+    architecture: str = "encoder_decoder",
+    gated: bool = False,
+    recompute: bool = False,
+    precision: str = "fp32",
 ) -> dict[str, torch.Tensor]:
     """The step's gradients by name, beside its loss, z-loss and norm; written to a file of the rank. With dropout and
     adapters, in micro-batches of one row."""
@@ -151,10 +156,8 @@ def slice_of(
     given = model = build(shape, 3, architecture)
     if ranks.tensor:
         model = slices.spread(given, ranks)
-    batch, how = (
-        uneven(make()[1].batch(0)[0]),
-        {"seed": 5, "dropout": 0.3, "z_loss": 1e-4, "machine": Machine(micro_batch=1)},
-    )
+    batch, machine = uneven(make()[1].batch(0)[0]), Machine(micro_batch=1, precision=precision)
+    how: dict[str, Any] = {"seed": 5, "dropout": 0.3, "z_loss": 1e-4, "machine": machine}
     with recomputed(model, recompute):
         taken = gradients(model, list(model.parameters()), batch, 7, ranks=ranks, **how)
     wholes = slices.wholes(model) if ranks.tensor else dict(model.named_parameters())
@@ -202,9 +205,10 @@ class Counted:
 
 
 def count_traffic(ranks: Ranks, file: Path, optimizer: str, architecture: str, passes: int) -> None:
-    model = build(spread_shape(architecture), 3, architecture)
+    shape = spread_shape(architecture)
+    model = build(shape, 3, architecture)
     settings = {"adafactor": Adafactor(), "adamw": AdamW()}[optimizer]
-    batch = batch_of(ranks.groups * passes, 12, 8)
+    batch = full(replace(RUN, shape=shape, source_length=12, target_length=8), ranks.groups * passes)
     model, settings = cut(model, settings, ranks)
     with Counted() as counted:
         moves = settings.build(model)

@@ -27,6 +27,16 @@ def test_json_is_the_plan(capsys: pytest.CaptureFixture[str]):
         assert found["tokens_per_second"] == {"overlapped": expected.overlapped, "in_turn": expected.in_turn}
 
 
+def test_slices_are_asked_for(capsys: pytest.CaptureFixture[str]):
+    words = ("--size", "3b", "--gpus", "16", "--tensor", "8")
+    (found,) = json.loads(said(capsys, *words, "--json"))
+    expected = plan(size("3b"), "encoder_decoder", Layout(16, 0, 4, tensor=8))
+    assert (found["shard"], found["tensor"], found["traffic"]) == (0, 8, vars(expected.traffic))
+    told = said(capsys, *words)
+    assert "on each group of 8" in told
+    assert [line.split()[:2] for line in told.splitlines() if line.split()[:1] == ["16"]] == [["16", "8"]]
+
+
 def test_what_fits_is_said(capsys: pytest.CaptureFixture[str]):
     words = ("--gpus", "8", "512", "--recompute", "--device-memory")
     assert [each["fits"] for each in json.loads(said(capsys, *words, "10", "--json"))] == [False, True]
@@ -63,6 +73,9 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]):
         "t5study: error: layout: shard: found 4 for 6 ranks; give a number that divides them\n"
     )
     for words, told in (
+        (("--gpus", "8", "--tensor", "3"), "tensor: found 3 for 8 ranks; give a number that divides them"),
+        (("--gpus", "8", "--tensor", "8", "--shard", "8"), "found --tensor with --shard; leave one of them out"),
+        (("--gpus", "64", "--tensor", "64", "--size", "3b"), "tensor: found 64 ranks for a model of heads 32"),
         (("--gpus", "8", "--weights", "bf16"), "ranks: found 8 with bf16 weights"),
         (("--gpus", "8", "--update-in-backward"), "ranks: found 8 with updates in the backward pass"),
         (

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from t5study.ground.errors import UserError
+
 
 def memory(args: argparse.Namespace) -> None:
     found = [facts(args, gpus) for gpus in args.gpus]
@@ -13,11 +15,16 @@ def memory(args: argparse.Namespace) -> None:
 
 
 def facts(args: argparse.Namespace, gpus: int) -> dict[str, Any]:
-    """One line of the table. UserError for an unknown size or architecture, and for shards that do not divide."""
+    """One line of the table. UserError for an unknown size or architecture, and for shards or slices that do not
+    divide."""
     from t5study.model import scale, shapes
 
     shape = shapes.shape_of(args.architecture, shapes.size(args.size))
-    shard = 0 if args.whole or gpus == 1 else min(args.shard or gpus, gpus)
+    if args.tensor and (args.shard or args.whole):
+        raise UserError(
+            f"command line: found --tensor with --{'shard' if args.shard else 'whole'}; leave one of them out"
+        )
+    shard = 0 if args.whole or args.tensor or gpus == 1 else min(args.shard or gpus, gpus)
     layout = scale.Layout(
         gpus,
         shard,
@@ -29,12 +36,14 @@ def facts(args: argparse.Namespace, gpus: int) -> dict[str, Any]:
         args.optimizer,
         kept=2 if args.weights == "bf16" else 4,
         streamed=args.update_in_backward,
+        tensor=args.tensor or 0,
     )
     hardware = scale.Hardware(peak=args.peak_tflops * 1e12, utilisation=args.utilisation)
     found = scale.plan(shape, args.architecture, layout, hardware)
     return {
         "gpus": gpus,
         "shard": shard,
+        "tensor": layout.tensor,
         "memory": {**vars(found.memory), "total": found.memory.total},
         "fits": found.memory.total <= args.device_memory * 1e9,
         "traffic": dict(vars(found.traffic)),
@@ -46,13 +55,15 @@ def facts(args: argparse.Namespace, gpus: int) -> dict[str, Any]:
 def text(args: argparse.Namespace, found: list[dict[str, Any]]) -> str:
     """The same for people: GB of a GPU, and tokens a second of all together."""
     names = ("weights", "gradients", "state", "together", "copies", "activations", "total")
-    rows = [["GPUs", "shard", *names, "fits", "moved", "tokens/s"]]
+    who = f"group of {args.tensor}" if args.tensor else "GPU"
+    cut = "tensor" if args.tensor else "shard"
+    rows = [["GPUs", cut, *names, "fits", "moved", "tokens/s"]]
     for each in found:
         low, high = each["tokens_per_second"]["in_turn"], each["tokens_per_second"]["overlapped"]
         rows.append(
             [
                 f"{each['gpus']:,}",
-                f"{each['shard'] or '-'}",
+                f"{each[cut] or '-'}",
                 *(f"{each['memory'][name] / 1e9:,.2f}" for name in names),
                 "yes" if each["fits"] else "no",
                 f"{sum(each['traffic'].values()) / 1e9:,.2f}",
@@ -64,7 +75,7 @@ def text(args: argparse.Namespace, found: list[dict[str, Any]]) -> str:
     return "\n".join(
         [
             f"{args.size}, {args.architecture}, {args.optimizer}, {args.micro_batch} rows of {args.source_length} and "
-            f"{args.target_length} tokens a pass on each GPU; GB of one GPU",
+            f"{args.target_length} tokens a pass on each {who}; GB of one GPU",
             "",
             *table,
             "",

@@ -67,6 +67,12 @@ def _memory(train: Any) -> None:
     memory.add_argument(
         "--shard", type=Whole(2, 65_536), metavar="RANKS", help="cut each weight among so many (default: among all)"
     )
+    memory.add_argument(
+        "--tensor",
+        type=Whole(2, 65_536),
+        metavar="RANKS",
+        help="so many keep one model between them, by heads and hidden columns, and work on the same rows",
+    )
     memory.add_argument("--whole", action="store_true", help="cut nothing: all weights on each")
     memory.add_argument("--micro-batch", type=Whole(1), default=4, help="rows of a pass on one GPU")
     memory.add_argument("--passes", type=Whole(1), default=1, help="micro-batches a step")

@@ -2,11 +2,12 @@
 
     plan(shape, architecture, Layout(ranks=64, shard=8, rows=4), Hardware())
 
-Memory: weights, gradients and optimiser's state by the row, as FSDP2 cuts them; the layers that are put together at a
-time; activations, kept or made again. Traffic: bytes that a rank hands to each kind of collective in a step. Time: the
-matrix products at an assumed utilisation, the traffic at an assumed bandwidth. Memory's first parts and traffic are
-exact (counted on real ranks and on made-up ones, tests/train/test_scale.py); activations are within an
-eighth on the CPU, a fifth if made again; time is no better than what it assumes.
+Memory: weights, gradients and optimiser's state by the row, as FSDP2 cuts them, or by heads and hidden columns
+(train/slices.py); the layers that are put together at a time; activations, kept or made again. Traffic: bytes that a
+rank hands to each kind of collective in a step. Time: the matrix products at an assumed utilisation, the traffic at an
+assumed bandwidth. Memory's first parts and traffic are exact (counted on real ranks and on made-up ones,
+tests/train/test_scale.py); activations are within an eighth on the CPU, a fifth if made again; time is no better than
+what it assumes.
 
 All as t5study trains: fp32 weights, gradients and traffic; matrix products in bf16 on a GPU. One GPU alone may keep
 bf16 weights and move each inside the backward pass (`Layout.kept`, `Layout.streamed`).
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 
 from t5study.ground.errors import UserError
 from t5study.model.footprint import FACTORED_FROM, largest
-from t5study.model.shapes import BUCKETS, LANGUAGE_MODELS, Shape, check, costs
+from t5study.model.shapes import BUCKETS, LANGUAGE_MODELS, Shape, check, costs, sliced
 
 CHUNK = 256  # rows of logits at a time (loss.py)
 KEEP = 1 << 22  # probabilities of one layer that are kept for the backward pass rather than made again (attention.py)
@@ -29,7 +30,8 @@ KEEP = 1 << 22  # probabilities of one layer that are kept for the backward pass
 class Layout:
     """ranks: GPUs. shard: among how many each weight is cut, 0 for whole on each. rows: of a pass on one rank. passes:
     micro-batches a step. source, target: tokens of a row. compute: bytes of a number in matrix products. kept: of a
-    number in a matrix as it is kept, 2 for bf16 weights. streamed: weights move inside the backward pass."""
+    number in a matrix as it is kept, 2 for bf16 weights. streamed: weights move inside the backward pass. tensor: among
+    how many ranks heads and hidden columns are, 0 for none; `rows` are then of such a group."""
 
     ranks: int
     shard: int
@@ -42,6 +44,7 @@ class Layout:
     compute: int = 2
     kept: int = 4
     streamed: bool = False
+    tensor: int = 0
 
     def __post_init__(self) -> None:
         for found, what in ((self.kept < 4, "bf16 weights"), (self.streamed, "updates in the backward pass")):
@@ -51,10 +54,20 @@ class Layout:
             raise UserError(
                 "layout: found updates in the backward pass with micro-batches or AdamW; leave one of them out"
             )
-        if self.shard and (self.shard < 2 or self.ranks % self.shard):
+        for name, found in (("shard", self.shard), ("tensor", self.tensor)):
+            if found and (found < 2 or self.ranks % found):
+                raise UserError(
+                    f"layout: {name}: found {found} for {self.ranks} ranks; give a number that divides them"
+                )
+        if self.shard and self.tensor:
             raise UserError(
-                f"layout: shard: found {self.shard} for {self.ranks} ranks; give a number that divides them"
+                f"layout: tensor: found {self.tensor} with shards among {self.shard}; leave one of them out"
             )
+
+    @property
+    def groups(self) -> int:
+        """Among how many rows are shared out."""
+        return self.ranks // (self.tensor or 1)
 
 
 @dataclass(frozen=True)
@@ -90,12 +103,13 @@ class Memory:
 @dataclass(frozen=True)
 class Traffic:
     """Bytes that a rank's collectives of a step are over: what all-gathers give out, what reduce-scatters and
-    all-reduces take in. sums: those of the optimiser, the norm and the loss."""
+    all-reduces take in. sums: those of the optimiser, the norm and the loss. layers: those of slices' products."""
 
     gather: int
     scatter: int
     reduce: int
     sums: int
+    layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,18 +129,18 @@ class Plan:
 def plan(shape: Shape, architecture: str, layout: Layout, hardware: Hardware = Hardware()) -> Plan:
     """All of it for one layout."""
     moved, spent = traffic(shape, architecture, layout), memory(shape, architecture, layout)
-    products = sum(costs(shape, architecture, layout.source, layout.target).values())
-    if layout.recompute:
-        head = costs(shape, architecture, layout.source, layout.target)["softmax"]
-        products += (products - head) // 3
-    compute = layout.rows * layout.passes * products / (hardware.peak * hardware.utilisation)
-    line = hardware.near if max(layout.shard, 1) <= hardware.host and layout.shard else hardware.far
+    products = costs(shape, architecture, layout.source, layout.target)
+    head = products.pop("softmax")
+    inside = sum(products.values()) * (4 if layout.recompute else 3) // 3 // (layout.tensor or 1)
+    compute = layout.rows * layout.passes * (head + inside) / (hardware.peak * hardware.utilisation)
+    group = layout.shard or layout.tensor or layout.ranks
+    near = bool(layout.shard or layout.tensor) and group <= hardware.host
+    line = hardware.near if near else hardware.far
     across = hardware.near if layout.ranks <= hardware.host else hardware.far
-    group = layout.shard or layout.ranks
-    copies = layout.ranks // layout.shard if layout.shard else layout.ranks
-    talk = (moved.gather + moved.scatter) * (group - 1) / group / line
+    copies = layout.ranks // (layout.shard or layout.tensor or 1)
+    talk = (moved.gather + moved.scatter + 2 * moved.layers) * (group - 1) / group / line
     talk += 2 * (moved.reduce + moved.sums) * (copies - 1) / copies / across
-    tokens = layout.ranks * layout.rows * layout.passes * (layout.source + layout.target)
+    tokens = layout.groups * layout.rows * layout.passes * (layout.source + layout.target)
     return Plan(layout, spent, moved, compute, talk, tokens / max(compute, talk), tokens / (compute + talk))
 
 
@@ -150,6 +164,19 @@ def groups(shape: Shape, architecture: str) -> tuple[list[tuple[int, ...]], list
     return root, [*encoder, *([*attention, *cross, *feed, *adapter] for _ in range(shape.decoder_layers))]
 
 
+def _slices(shape: Shape, architecture: str, layout: Layout) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The size of every weight, and of a slice of it, or the same again."""
+    sides = []
+    for kept in (shape, sliced(shape, layout.tensor or 1)):
+        root, layers = groups(kept, architecture)
+        sides.append([*root, *(size for layer in layers for size in layer)])
+    return list(zip(*sides, strict=True))
+
+
+def _factored(size: tuple[int, ...]) -> bool:
+    return len(size) == 2 and min(size) >= FACTORED_FROM
+
+
 def _share(size: tuple[int, ...], shard: int) -> int:
     """Numbers of a weight on the first of `shard` ranks, which has as many as any: whole rows."""
     return -(-size[0] // max(shard, 1)) * math.prod(size[1:])
@@ -161,25 +188,23 @@ def _padded(sizes: list[tuple[int, ...]], shard: int) -> int:
 
 def memory(shape: Shape, architecture: str, layout: Layout) -> Memory:
     """Bytes on the first rank at the worst moment of a step, which is in its backward pass."""
-    root, layers = groups(shape, architecture)
-    every = [*root, *(size for layer in layers for size in layer)]
-    mine = sum(_share(size, layout.shard) for size in every)
+    own = sliced(shape, layout.tensor or 1)
+    root, layers = groups(own, architecture)
+    every = _slices(shape, architecture, layout)
     if layout.optimizer == "adamw":
-        state = 2 * mine
+        state = 2 * sum(_share(size, layout.shard) for _, size in every)
     else:
         state = sum(
-            -(-size[0] // max(layout.shard, 1)) + size[1]
-            if len(size) == 2 and min(size) >= FACTORED_FROM
-            else _share(size, layout.shard)
-            for size in every
+            -(-size[0] // max(layout.shard, 1)) + size[1] if _factored(whole) else _share(size, layout.shard)
+            for whole, size in every
         )
     together = 0
     if layout.shard:  # a layer, the next one that is fetched already, and a layer's gradients
         layer = max((sum(map(math.prod, layer)) for layer in layers), default=0)
         together = 4 * (sum(map(math.prod, root)) * 2 + 3 * layer)
-    kept, once = activations(shape, architecture, layout)
-    copies = [_copies(shape, layer, layout.compute, layout.kept) for layer in layers]
-    weights = _bytes(shape, every, layout)
+    kept, once = activations(own, architecture, layout)
+    copies = [_copies(own, layer, layout.compute, layout.kept) for layer in layers]
+    weights = _bytes(own, [size for _, size in every], layout)
     return Memory(
         weights,
         layout.kept * largest(shape) if layout.streamed else weights,
@@ -245,7 +270,7 @@ def traffic(shape: Shape, architecture: str, layout: Layout) -> Traffic:
     root, layers = groups(shape, architecture)
     every = [*root, *(size for layer in layers for size in layer)]
     if not layout.shard:
-        return Traffic(0, 0, 4 * sum(map(math.prod, every)) if layout.ranks > 1 else 0, 0)
+        return _traffic_of_slices(shape, architecture, layout)
     cut, between = _padded(root, layout.shard), sum(_padded(layer, layout.shard) for layer in layers)
     scatter = 4 * layout.passes * (cut + between)
     # The table stays together from a pass's beginning to its end; a layer is put together twice.
@@ -253,6 +278,25 @@ def traffic(shape: Shape, architecture: str, layout: Layout) -> Traffic:
     reduce = scatter // layout.shard if layout.ranks > layout.shard else 0
     sums = 0
     if layout.optimizer == "adafactor":  # doubles: of each weight, of a factored one's rows and of its columns, twice
-        factored = [size for size in every if len(size) == 2 and min(size) >= FACTORED_FROM]
-        sums = 8 * (2 * len(every) + sum(1 + size[1] for size in factored))
+        sums = 8 * (2 * len(every) + sum(1 + size[1] for size in filter(_factored, every)))
     return Traffic(gather, scatter, reduce, sums)
+
+
+def _traffic_of_slices(shape: Shape, architecture: str, layout: Layout) -> Traffic:
+    """Of ranks that have all of a weight, or its slice in the same place: their gradients; of slices' products, too."""
+    every = _slices(shape, architecture, layout)
+    reduce = 4 * sum(math.prod(size) for _, size in every) if layout.groups > 1 else 0
+    if not layout.tensor:
+        return Traffic(0, 0, reduce, 0)
+    lm = architecture in LANGUAGE_MODELS
+    source, target = (0, layout.source + layout.target) if lm else (layout.source, layout.target)
+    each = 3 if shape.adapter else 2  # sub-layers of a layer, without cross-attention
+    streams = shape.encoder_layers * each * source + shape.decoder_layers * (each + (not lm)) * target
+    times = 3 if layout.recompute else 2  # forward, backward, and forward again
+    numbers = layout.compute * times * streams + 4 * source  # what keys and values were made of, all layers' at once
+    sums = 0
+    if layout.optimizer == "adafactor":  # of each weight, of a factored one's rows and columns or of its rows, twice
+        cut = [(whole, size) for whole, size in every if whole != size]
+        factored = [(whole, size) for whole, size in cut if _factored(whole)]
+        sums = 8 * (2 * len(cut) + sum(1 + size[1] if whole[0] != size[0] else size[0] for whole, size in factored))
+    return Traffic(0, 0, reduce, sums, layout.passes * layout.rows * shape.d_model * numbers)

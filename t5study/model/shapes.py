@@ -136,6 +136,19 @@ def check(shape: Shape, architecture: str) -> None:
         )
 
 
+def sliced(shape: Shape, ranks: int) -> Shape:
+    """What one of so many ranks keeps where they have the heads and hidden columns of every layer between them.
+    UserError if they cannot have as many each.
+
+    >>> sliced(size("3b"), 8).heads, sliced(size("3b"), 8).d_ff
+    (4, 2048)
+    """
+    for name in ("heads", "d_ff", "adapter"):
+        if (found := getattr(shape, name)) % ranks:
+            raise UserError(f"tensor: found {ranks} ranks for a model of {name} {found}; give a number that divides it")
+    return replace(shape, heads=shape.heads // ranks, d_ff=shape.d_ff // ranks, adapter=shape.adapter // ranks)
+
+
 def parts(shape: Shape, architecture: str = "encoder_decoder") -> dict[str, int]:
     """Trained numbers by where they are: embedding, head (0 if tied), encoder, decoder (norms and bias tables with
     them; what both stacks share is the encoder's), cross-attention, adapters.

@@ -35,7 +35,7 @@ from t5study.ground.store import write_json
 from t5study.model.architectures import Dropout
 from t5study.model.attention import KEEP
 from t5study.model.scale import Layout, memory
-from t5study.model.shapes import LANGUAGE_MODELS
+from t5study.model.shapes import LANGUAGE_MODELS, sliced
 from t5study.train.optim import AdamW
 from t5study.train.parallel import Ranks
 from t5study.train.recompute import recomputed
@@ -150,6 +150,7 @@ def computed(
         compute=2 if machine.precision == "bf16" else 4,
         kept=2 if run.weights == "bf16" else 4,
         streamed=machine.streamed,
+        tensor=ranks.tensor,
     )
     takes = memory(run.shape, run.architecture, layout)
     standing = round((1 - moved) * (takes.gradients + takes.state))
@@ -158,7 +159,7 @@ def computed(
 
 def _probabilities(run: TrainRun, layout: Layout) -> int:
     """Bytes that attention may keep of packed short pairs where it keeps none of a full one (attention.py)."""
-    shape, source, target = run.shape, layout.source, layout.target
+    shape, source, target = sliced(run.shape, layout.tensor or 1), layout.source, layout.target
     if run.architecture in LANGUAGE_MODELS:
         kinds = [(shape.decoder_layers, source + target, source + target)]
     else:

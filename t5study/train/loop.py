@@ -24,7 +24,7 @@ from t5study.ground.machine import AUTO, Machine, use
 from t5study.ground.seeds import check_seed
 from t5study.ground.store import read_json, write_json
 from t5study.model import gpu
-from t5study.model.shapes import Shape
+from t5study.model.shapes import Shape, sliced
 from t5study.train import streamed
 from t5study.train.checkpoint import keep, steps, told_if_full
 from t5study.train.fit import fitted
@@ -202,10 +202,7 @@ def check(run: TrainRun, machine: Machine, ranks: Ranks) -> None:
         if found and ranks.cut and where not in ("machine: shard", "machine: tensor"):
             cut = "shards" if ranks.shard else "tensor parallelism"
             raise UserError(f"{where}: {what} with {cut}; leave one of them out")
-    if ranks.tensor:
-        from t5study.train import slices
-
-        slices.require(run.shape, ranks.tensor)
+    sliced(run.shape, ranks.tensor or 1)
     if machine.streamed:
         if not isinstance(run.optimizer, Adafactor):
             raise UserError("machine: update in backward: found AdamW; give Adafactor, or leave it out")

@@ -88,12 +88,13 @@ def gather(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     return found
 
 
-def norm(grads: Sequence[Tensor], cut: Sequence[bool], add: Add) -> Tensor:
-    """The L2 norm of all gradients together. cut: of which of them every rank has a piece; the others count once."""
-    cut_square, square = (torch.zeros((), dtype=torch.float64, device=grads[0].device) for _ in range(2))
+def norm(grads: Sequence[Tensor], cut: Sequence[bool], ranks: int, add: Add) -> Tensor:
+    """The L2 norm of all gradients together. cut: of which of them each of so many ranks has a piece; what all have
+    counts once, a part from each, so that all see it if one of them has a number that is not finite."""
+    squares = torch.zeros((), dtype=torch.float64, device=grads[0].device)
     for grad, is_cut in zip(grads, cut, strict=True):
-        (cut_square if is_cut else square).add_(here(grad).double().square().sum())
-    return (add(cut_square) + square).sqrt()
+        squares += here(grad).double().square().sum() / (1 if is_cut else ranks)
+    return add(squares).sqrt()
 
 
 # --- optimisers ---------------------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ def _add(tensor: Tensor, over: DeviceMesh) -> Tensor:
 def norm(grads: Sequence[Tensor]) -> Tensor:
     """The L2 norm of gradients of which every rank has its rows."""
     assert isinstance(grads[0], DTensor)
-    return pieces.norm(grads, [True] * len(grads), partial(_add, over=grads[0].device_mesh))
+    mesh = grads[0].device_mesh
+    return pieces.norm(grads, [True] * len(grads), mesh["shard"].size(), partial(_add, over=mesh))
 
 
 @dataclass(frozen=True)

@@ -29,25 +29,15 @@ from torch import distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import Shard
 
-from t5study.ground.errors import UserError
 from t5study.model import architectures
 from t5study.model.initial import first_value
-from t5study.model.shapes import Shape
+from t5study.model.shapes import sliced
 from t5study.train import optim, pieces
 from t5study.train.parallel import Ranks
 from t5study.train.parts import rows
 
 # The dimension that a weight is cut along, by the last part of its name.
 CUT = {"q": 0, "k": 0, "v": 0, "out": 1, "bias": 1, "wi": 0, "wi_0": 0, "wi_1": 0, "wo": 1}
-
-
-def require(shape: Shape, ranks: int) -> None:
-    """UserError if a model of this shape has no slices for so many ranks."""
-    for name, found in (("heads", shape.heads), ("d_ff", shape.d_ff), ("adapter", shape.adapter)):
-        if found % ranks:
-            raise UserError(
-                f"machine: tensor: found {ranks} ranks for a model of {name} {found}; give a number that divides it"
-            )
 
 
 @dataclass(frozen=True)
@@ -78,8 +68,9 @@ class Group:
 
 def spread(model: Any, ranks: Ranks, device: str = "cpu", seed: int = 0) -> Any:
     """This rank's slice of a model, on `device`. The model given stays as it is. Of one on the meta device: a slice of
-    the first values of (seed, name), each weight being whole for as long as it is drawn."""
-    require(model.shape, ranks.tensor)
+    the first values of (seed, name), each weight being whole for as long as it is drawn. UserError if the ranks cannot
+    have equal slices."""
+    sliced(model.shape, ranks.tensor)
     with torch.device("meta"):
         found = architectures.build(model.shape, seed, model.architecture)
     weights = dict(model.named_parameters())
@@ -117,7 +108,7 @@ def add(model: Any, weights: Sequence[nn.Parameter], ranks: Ranks) -> Tensor:
     found = [grad for grad, _ in grads]
     if group.across is not None:
         ranks.add_all(found, group.across)
-    return pieces.norm(found, [cut for _, cut in grads], group.add)
+    return pieces.norm(found, [cut for _, cut in grads], group.size, group.add)
 
 
 @dataclass(frozen=True)

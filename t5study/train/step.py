@@ -97,8 +97,7 @@ def gradients(
     grads = [p.grad for p in weights if p.grad is not None]
     own = torch.stack(sums).sum(0)
     told = _not_finite_here(own, grads, ranks)
-    if ranks.tensor and ranks.rank % ranks.tensor:
-        own = torch.zeros_like(own)  # the first of its group has told of the same rows
+    own = own / (ranks.tensor or 1)  # a part from each rank of those that saw the same rows
     if streamed is not None:
         norm = streamed.norm()
     elif ranks.shard:

@@ -46,21 +46,24 @@ def told(folder: Path, rank: int = 0) -> str:
 
 
 @pytest.mark.parametrize(
-    ("guard", "bad", "world", "shard"),
+    ("guard", "bad", "world", "cut"),
     [
-        (["skip"], {"where": "gradient", "value": "nan", "steps": [3, 7, 8]}, 2, False),
-        (["skip"], {"where": "loss", "value": "inf", "steps": [7]}, 4, True),
-        (["rewind", 0.0, 5], {"where": "batch", "value": "nan", "steps": [7]}, 2, False),
-        (["rewind", 0.0, 5], {"where": "batch", "value": "inf", "steps": [4, 9]}, 2, True),
+        (["skip"], {"where": "gradient", "value": "nan", "steps": [3, 7, 8]}, 2, {}),
+        (["skip"], {"where": "loss", "value": "inf", "steps": [7]}, 4, {"shard": True}),
+        (["rewind", 0.0, 5], {"where": "batch", "value": "nan", "steps": [7]}, 2, {}),
+        (["rewind", 0.0, 5], {"where": "batch", "value": "inf", "steps": [4, 9]}, 2, {"shard": True}),
+        (["skip"], {"where": "gradient", "value": "nan", "steps": [3, 7]}, 4, {"tensor": 2}),
+        (["skip"], {"where": "gradient", "value": "inf", "weight": "encoder.norm", "steps": [7]}, 2, {"tensor": 2}),
+        (["rewind", 0.0, 5], {"where": "loss", "value": "nan", "steps": [7]}, 2, {"tensor": 2}),
     ],
 )
 def test_ranks_decide_as_one_does_though_one_of_them_alone_saw_it(
-    ranks: RankRuns, tmp_path: Path, guard: list[Any], bad: dict[str, Any], world: int, shard: bool
+    ranks: RankRuns, tmp_path: Path, guard: list[Any], bad: dict[str, Any], world: int, cut: dict[str, Any]
 ):
     how = {**SHORT, "guard": guard}
     assert ranks.go(1, tmp_path / "one", wrong={"bad": bad}, **how) == [0]
     wrong = {"bad": {**bad, "rank": world - 1}}
-    assert ranks.go(world, tmp_path / "many", wrong=wrong, shard=shard, **how) == [0] * world
+    assert ranks.go(world, tmp_path / "many", wrong=wrong, **cut, **how) == [0] * world
     one, many = (read_journal(tmp_path / name / "journal.jsonl") for name in ("one", "many"))
     for name in ("skipped", "rewound"):
         assert [row.get(name) for row in many] == [row.get(name) for row in one]
@@ -68,7 +71,7 @@ def test_ranks_decide_as_one_does_though_one_of_them_alone_saw_it(
     losses = [[row["loss"] for row in rows if "loss" in row] for rows in (one, many)]
     np.testing.assert_allclose(*losses, rtol=1e-6)
     assert len({(tmp_path / f"many.weights.{rank}").read_text() for rank in range(world)}) == 1
-    if not shard or bad["where"] != "gradient":
+    if "shard" not in cut or bad["where"] != "gradient":
         assert f"on rank {world - 1} in examples" in told(tmp_path / "many")
     assert told(tmp_path / "many", 1) == ""
 

@@ -32,13 +32,15 @@ def held(runs: RankRuns, file: Path, there: int, layout: Layout, architecture: s
     """A step of this layout is made, on so many ranks, and takes what the plan says. Beside the optimiser's sums
     are those of loss and norm: a double of each rank and three more at most."""
     how = {"shard": layout.shard, "passes": layout.passes, "optimizer": layout.optimizer, "architecture": architecture}
+    how |= {"tensor": layout.tensor}
     how |= {} if there == layout.ranks else {"made_up": layout.ranks}
     assert runs.traffic(there, file, **how) == [0] * there, file.with_name(f"{file.name}.0.txt").read_text()
     found = json.loads(file.with_name(f"{file.name}.0").read_text())
     shape = spread_shape(architecture)
     takes, moves = memory(shape, architecture, layout), traffic(shape, architecture, layout)
     assert [found[name] for name in ("weights", "gradients", "state")] == [takes.weights, takes.gradients, takes.state]
-    assert [found[name] for name in ("gather", "scatter", "reduce")] == [moves.gather, moves.scatter, moves.reduce]
+    reduced = moves.reduce + moves.layers
+    assert [found[name] for name in ("gather", "scatter", "reduce")] == [moves.gather, moves.scatter, reduced]
     assert 0 <= found["sums"] - moves.sums <= 8 * (layout.ranks + 3)
 
 
@@ -53,6 +55,20 @@ def test_real_ranks(runs: RankRuns, tmp_path: Path, ranks: int, shard: int, pass
 @pytest.mark.parametrize(("ranks", "shard"), [(8, 8), (64, 8), (512, 512), (512, 64)])
 def test_ranks_that_are_not_there(runs: RankRuns, tmp_path: Path, ranks: int, shard: int):
     held(runs, tmp_path / "step", 1, Layout(ranks, shard, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "there", "passes", "optimizer", "architecture"),
+    [
+        (2, 2, 2, "adamw", "encoder_decoder"),
+        (4, 4, 1, "adafactor", "encoder_decoder"),
+        (64, 1, 1, "adafactor", "shared_encoder_decoder"),
+        (2, 1, 1, "adafactor", "language_model"),
+    ],
+)
+def test_slices(runs: RankRuns, tmp_path: Path, ranks: int, there: int, passes: int, optimizer: str, architecture: str):
+    layout = Layout(ranks, 0, 1, passes, 12, 8, optimizer=optimizer, compute=4, tensor=2)
+    held(runs, tmp_path / "step", there, layout, architecture)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES[1:])
@@ -105,7 +121,32 @@ def test_eleven_billion_on_many():
     assert found.in_turn < found.overlapped
 
 
+def test_three_billion_in_eight_slices():
+    """By hand: an eighth of 2.82 G numbers beside the table; 24 layers' 4 sums of 2,048 tokens and 6 of 456, of 1,024
+    numbers in bf16, and one of 2,048 in fp32; half as many again but the last where layers are run again. Of the
+    products all but the softmax matrix's are an eighth."""
+    shape = size("3b")
+    found, alone = (plan(shape, "encoder_decoder", Layout(n, 0, 4, tensor=n * (n > 1))) for n in (8, 1))
+    table = shape.table_rows * 1024
+    assert found.memory.weights == pytest.approx(4 * (table + (shape.parameters - table) / 8), rel=1e-3)
+    last = 4 * 2048 * 1024
+    layers = 24 * (4 * 2048 + 6 * 456) * 1024 * 2
+    assert (found.traffic.layers, found.traffic.reduce, found.traffic.gather) == (layers + last, 0, 0)
+    again = plan(shape, "encoder_decoder", Layout(16, 0, 4, recompute=True, tensor=8))
+    assert again.traffic.layers == layers * 3 / 2 + last
+    assert again.traffic.reduce == again.memory.gradients == again.memory.weights
+    head = 3 * 2 * 4 * 114 * table / (790e12 * 0.4)
+    assert found.compute - head == pytest.approx((alone.compute - head) / 8, rel=1e-9)
+    assert found.overlapped == pytest.approx(4 * 626 / found.compute)
+
+
 def test_a_layout_that_cannot_be_is_told():
+    with pytest.raises(UserError, match="tensor: found 3 for 8 ranks"):
+        Layout(8, 0, 1, tensor=3)
+    with pytest.raises(UserError, match="tensor: found 2 with shards among 4"):
+        Layout(8, 4, 1, tensor=2)
+    with pytest.raises(UserError, match="tensor: found 64 ranks for a model of heads 32"):
+        memory(size("3b"), "encoder_decoder", Layout(64, 0, 1, tensor=64))
     with pytest.raises(UserError, match="shard: found 3 for 8 ranks"):
         Layout(8, 3, 1)
     assert replace(Layout(8, 4, 1), ranks=16).shard == 4
