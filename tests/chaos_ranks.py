@@ -44,6 +44,8 @@ def struck(place: Place, moments: Sequence[str], world: int, rhythm: Rhythm, nam
 
 def most(seconds: Sequence[float]) -> str:
     """What 95 of a hundred do not exceed."""
+    if not seconds:
+        return "never"
     return f"95 % within {sorted(seconds)[int(0.95 * (len(seconds) - 1) + 0.5)]:.1f} s"
 
 
