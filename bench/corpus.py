@@ -31,13 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from shared.c4_pages import made, seconds, through
+from shared.c4_pages import all_through, made, seconds
 from wet_pages import record, write_wet
 
 from t5study.corpus import badwords, dedup
 from t5study.corpus.badwords import bad_words, english
 from t5study.corpus.language import identify
 from t5study.corpus.page import Drops, Page
+from t5study.corpus.pieces import batches
 from t5study.corpus.profiles import PROFILES, Profile
 from t5study.corpus.recipe_build import build_recipe
 from t5study.corpus.recipes import make_recipe
@@ -52,8 +53,8 @@ PROFILE = PROFILES["3.1.0"]
 
 
 def ours(path: Path, profile: Profile = PROFILE) -> list[Page]:
-    """The pages that are kept."""
-    found = (through(page, profile) for page in read_web(path, Drops()))
+    """The pages that are kept, in batches as a build takes them."""
+    found = (one for pages in batches(read_web(path, Drops())) for one in all_through(pages, profile))
     return [page for page in found if isinstance(page, Page)]
 
 

@@ -28,9 +28,10 @@ from t5study.decode.scores import target_scores
 from t5study.decode.search import Answer
 from t5study.decode.weights import PRECISIONS, ready
 from t5study.ground.errors import UserError
+from t5study.ground.fingerprint import fingerprint
 from t5study.ground.pairs import EOS, pad_rows
 from t5study.ground.seeds import key
-from t5study.ground.store import fingerprint, verify, whole_folder
+from t5study.ground.store import verify, whole_folder
 from t5study.model.architectures import EncoderDecoder, LanguageModel
 from t5study.model.released import digest, load_released, load_vocab, shape_of
 from t5study.vocab import AnyVocab

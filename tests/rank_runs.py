@@ -39,11 +39,12 @@ from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.model.architectures import build
 from t5study.model.shapes import Shape, shape_of
-from t5study.train import shards
+from t5study.train import pieces, shards, slices
 from t5study.train.checkpoint import FILES
 from t5study.train.loop import train
 from t5study.train.optim import Adafactor, AdamW, Constant
 from t5study.train.parallel import Ranks, joined
+from t5study.train.recompute import recomputed
 from t5study.train.site import Site
 from t5study.train.step import gradients
 from t5study.train.tuning import Movement, parse
@@ -53,6 +54,9 @@ OPTIMIZERS = {
     "factored": (Adafactor(min_dim_to_factor=16), Constant(0.02)),
     "adamw": (AdamW(), Constant(0.005)),
 }
+
+
+SLICED = replace(SHAPE, heads=4, d_kv=16, adapter=24)  # what four ranks may have a quarter of
 
 
 class RankRuns:
@@ -71,17 +75,24 @@ class RankRuns:
         self.server.communicate("")
 
     def go(self, world: int, folder: Path, **how: Any) -> list[int]:
-        """how: stop_at, optimizer (a name), micro_batch, shard (true: among all ranks), recompute, fresh (the model is
-        given on the meta device), tuning (as typed), async_save, wrong (faults.py), and changed fields of the run."""
+        """how: stop_at, optimizer (a name), micro_batch, shard (true: among all ranks), tensor, recompute, fresh (the
+        model is given on the meta device), tuning (as typed), async_save, wrong (faults.py), and changed fields of the
+        run."""
         return self._ask(world, "run", str(folder), how)
 
     def gradients(self, world: int, file: Path, **how: Any) -> list[int]:
-        """A step's numbers over an uneven batch, as JSON in a file of each rank. how: architecture, shard."""
+        """A step's numbers over an uneven batch, as JSON in a file of each rank. how: architecture, shard, tensor, late
+        (decoder layers make keys and values themselves)."""
         return self._ask(world, "gradients", str(file), how)
+
+    def sliced(self, world: int, file: Path, **how: Any) -> list[int]:
+        """The gradients of a step over an uneven batch with heads and columns among ranks: each rank's as safetensors,
+        those that are cut put together. how: tensor, gated, recompute, architecture."""
+        return self._ask(world, "sliced", str(file), how)
 
     def fresh(self, world: int, file: Path, **how: Any) -> list[int]:
         """Spreads a model that nobody has: each rank's first values as safetensors, and as JSON the numbers that it
-        allocated for them. how: shard."""
+        allocated for them. how: shard, tensor."""
         return self._ask(world, "fresh", str(file), how)
 
     def loaded(self, world: int, folder: Path, out: Path, **how: Any) -> list[int]:
@@ -91,7 +102,8 @@ class RankRuns:
 
     def traffic(self, world: int, file: Path, **how: Any) -> list[int]:
         """What a step takes of each rank, as JSON: bytes of weights, gradients, state, and of collectives by kind. how:
-        shard, passes, optimizer, architecture; made_up: ranks of a world that is not there, of which this is one."""
+        shard, tensor, passes, optimizer, architecture; made_up: ranks of a world that is not there, of which this is
+        one."""
         return self._ask(world, "traffic", str(file), how)
 
     def command(self, world: int, words: list[str], errors: Path, wrong: dict[str, Any] | None = None) -> list[int]:
@@ -123,11 +135,35 @@ def step_of(ranks: Ranks, architecture: str = "encoder_decoder") -> dict[str, An
     batch = uneven(make()[1].batch(0)[0])
     taken = gradients(model, weights, batch, 7, seed=5, dropout=0.3, z_loss=1e-4, machine=machine, ranks=ranks)
     grads = {
-        name: float(shards.whole(p.grad).double().abs().sum())
+        name: float(pieces.whole(p.grad).double().abs().sum())
         for name, p in model.named_parameters()
         if p.grad is not None
     }
     return {"loss": taken.loss, "z": taken.z, "norm": taken.grad_norm, "grads": grads}
+
+
+def slice_of(
+    ranks: Ranks, file: Path, architecture: str = "encoder_decoder", gated: bool = False, recompute: bool = False
+) -> dict[str, torch.Tensor]:
+    """The step's gradients by name, beside its loss, z-loss and norm; written to a file of the rank. With dropout and
+    adapters, in micro-batches of one row."""
+    shape = shape_of(architecture, replace(SLICED, activation="gated_gelu" if gated else "relu", tied=not gated))
+    given = model = build(shape, 3, architecture)
+    if ranks.tensor:
+        model = slices.spread(given, ranks)
+    batch, how = (
+        uneven(make()[1].batch(0)[0]),
+        {"seed": 5, "dropout": 0.3, "z_loss": 1e-4, "machine": Machine(micro_batch=1)},
+    )
+    with recomputed(model, recompute):
+        taken = gradients(model, list(model.parameters()), batch, 7, ranks=ranks, **how)
+    wholes = slices.wholes(model) if ranks.tensor else dict(model.named_parameters())
+    found = {"told": torch.tensor([taken.loss, taken.z, taken.grad_norm], dtype=torch.float64)}
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            found[name] = pieces.whole(pieces.alike(weight.grad, wholes[name])).contiguous()
+    save_file(found, f"{file}.{ranks.rank}")
+    return found
 
 
 def spread_shape(architecture: str) -> Shape:
@@ -166,9 +202,8 @@ class Counted:
 def count_traffic(ranks: Ranks, file: Path, optimizer: str, architecture: str, passes: int) -> None:
     model = build(spread_shape(architecture), 3, architecture)
     settings = {"adafactor": Adafactor(), "adamw": AdamW()}[optimizer]
-    batch = batch_of(ranks.world * passes, 12, 8)
-    if ranks.shard:
-        model, settings = shards.spread(model, ranks), shards.Settings(settings)
+    batch = batch_of(ranks.groups * passes, 12, 8)
+    model, settings = cut(model, settings, ranks)
     with Counted() as counted:
         moves = settings.build(model)
         how: dict[str, Any] = {
@@ -182,7 +217,7 @@ def count_traffic(ranks: Ranks, file: Path, optimizer: str, architecture: str, p
         moves.step(0.01)
     state = [t for name, t in moves.state_tensors().items() if name.rpartition("/")[2] != "step"]
     found = {"weights": list(model.parameters()), "gradients": [p.grad for p in model.parameters()], "state": state}
-    held = {name: sum(shards.here(t).nbytes for t in tensors) for name, tensors in found.items()}
+    held = {name: sum(pieces.here(t).nbytes for t in tensors) for name, tensors in found.items()}
     file.with_name(f"{file.name}.{ranks.rank}").write_text(json.dumps(held | counted.bytes))
 
 
@@ -191,18 +226,16 @@ def spread_fresh(ranks: Ranks, file: Path) -> None:
     with torch.device("meta"):
         model = build(SHAPE, RUN.seed)
     with Allocated() as allocated:
-        spread = shards.spread(model, ranks, "cpu", RUN.seed)
-    save_file({name: shards.here(p).clone() for name, p in spread.named_parameters()}, f"{file}.{ranks.rank}")
+        spread = (slices if ranks.tensor else shards).spread(model, ranks, "cpu", RUN.seed)
+    save_file({name: pieces.here(p).clone() for name, p in spread.named_parameters()}, f"{file}.{ranks.rank}")
     file.with_name(f"{file.name}.{ranks.rank}.json").write_text(json.dumps(allocated.total))
 
 
 def gather_loaded(ranks: Ranks, out: Path, folder: str, optimizer: str = "adafactor", **changes: Any) -> None:
     """Into weights and state of other numbers than those that are loaded."""
     settings, schedule = OPTIMIZERS[optimizer]
-    run = replace(RUN, optimizer=settings, schedule=schedule, **changes)
-    model, build_with = build(SHAPE, 99), settings
-    if ranks.shard:
-        model, build_with = shards.spread(model, ranks), shards.Settings(settings)
+    run = replace(RUN, optimizer=settings, schedule=schedule, **read(changes))
+    model, build_with = cut(build(run.shape, 99), settings, ranks)
     movement = Movement(run.tuning, model, run.steps)
     site = Site(run, model, movement, movement.optimizer(build_with, 0), Path(folder), ranks)
     site.resume()
@@ -211,6 +244,14 @@ def gather_loaded(ranks: Ranks, out: Path, folder: str, optimizer: str = "adafac
         out.mkdir()
         for name, found in zip(FILES, tensors, strict=False):
             save_file({name: tensor.detach().contiguous() for name, tensor in found.items()}, out / name)
+
+
+def cut(model: Any, settings: Any, ranks: Ranks) -> tuple[Any, Any]:
+    """A model and an optimiser's settings as a rank has them."""
+    if not ranks.cut:
+        return model, settings
+    how = slices if ranks.tensor else shards
+    return how.spread(model, ranks), how.Settings(settings)
 
 
 # --- the process that forks them ----------------------------------------------------------------------------------
@@ -253,18 +294,19 @@ def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
             from torch.testing._internal.distributed.fake_pg import FakeStore
 
             dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=made_up)
-            ranks = Ranks(0, made_up)
-            count_traffic(replace(ranks, shard=_shard(how.pop("shard"), ranks)), path, **how)
+            count_traffic(_cut(Ranks(0, made_up), how), path, **how)
             return 0
         with joined(Machine()) as ranks:
+            ranks = _cut(ranks, how)
             if what == "traffic":
-                count_traffic(replace(ranks, shard=_shard(how.pop("shard"), ranks)), path, **how)
+                count_traffic(ranks, path, **how)
+            elif what == "sliced":
+                slice_of(ranks, path, **how)
             elif what == "fresh":
-                spread_fresh(replace(ranks, shard=_shard(how["shard"], ranks)), path)
+                spread_fresh(ranks, path)
             elif what == "loaded":
-                gather_loaded(replace(ranks, shard=_shard(how.pop("shard", False), ranks)), path, **how)
+                gather_loaded(ranks, path, **how)
             elif what == "gradients":
-                ranks = replace(ranks, shard=_shard(how.pop("shard", False), ranks))
                 path.with_name(f"{path.name}.{rank}").write_text(json.dumps(step_of(ranks, **how)))
             else:
                 _run(ranks, path, **how)
@@ -285,7 +327,6 @@ def _run(
     stop_at: int = 0,
     optimizer: str = "adafactor",
     micro_batch: int = 0,
-    shard: bool | int = False,
     recompute: bool = False,
     fresh: bool = False,
     tuning: str = "all",
@@ -296,7 +337,6 @@ def _run(
     """Each rank leaves the digest of its weights beside the folder."""
     settings, schedule = OPTIMIZERS[optimizer]
     run = replace(RUN, optimizer=settings, schedule=schedule, tuning=parse(tuning), **read(changes))
-    ranks = replace(ranks, shard=_shard(shard, ranks))
     model, stream = make(run)
     if fresh:
         with torch.device("meta"):
@@ -325,9 +365,10 @@ def _run(
     folder.with_name(f"{folder.name}.weights.{ranks.rank}").write_text(digest.hexdigest())
 
 
-def _shard(asked: bool | int, ranks: Ranks) -> int:
-    """Among how many ranks; one alone has nothing to share out."""
-    return 0 if ranks.world == 1 else ranks.world if asked is True else int(asked)
+def _cut(ranks: Ranks, how: dict[str, Any]) -> Ranks:
+    """The ranks with their shard and tensor, which are taken from `how`; one alone has nothing to share out."""
+    shard, tensor = how.pop("shard", 0), how.pop("tensor", 0)
+    return ranks if ranks.world == 1 else replace(ranks, shard=ranks.world if shard is True else shard, tensor=tensor)
 
 
 if __name__ == "__main__":

@@ -182,6 +182,8 @@ def test_contradictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
     asked = ["train", "pretrain", "--tokens", "x", "--vocab", "y", "--out", str(tmp_path / "out")]
     assert "--rows 32 with --micro-batch 5" in _told([*asked, "--micro-batch", "5"], capsys)
+    assert "--tensor 2 with 1 rank; start as many by torchrun" in _told([*asked, "--tensor", "2"], capsys)
+    assert "found --tensor with --shard; leave one of them out" in _told([*asked, "--tensor", "2", "--shard"], capsys)
     if torch.cuda.is_available():
         done = _run(*asked, "--device", "cuda", env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""})
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)

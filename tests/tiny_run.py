@@ -190,8 +190,8 @@ def serve() -> None:
 
 
 def read(changes: dict[str, Any]) -> dict[str, Any]:
-    """Changed fields of a run, from JSON. guard: [action, spike, back]."""
-    types = {"tuning": parse, "guard": lambda value: Guard(*value)}
+    """Changed fields of a run, from JSON. guard: [action, spike, back]; shape: its own changed fields."""
+    types = {"tuning": parse, "guard": lambda value: Guard(*value), "shape": lambda value: replace(SHAPE, **value)}
     return {name: types[name](value) if name in types else value for name, value in changes.items()}
 
 

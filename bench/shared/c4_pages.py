@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from web_pages import pages
 
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.profiles import Profile
-from t5study.corpus.rules import clean, finish
+from t5study.corpus.rules import clean, finish, in_language, without_bad_words
 from t5study.corpus.rules_spans import lost, windows, without
 
 
@@ -47,3 +48,16 @@ def through(page: Page, profile: Profile) -> Page | Drop:
         known = found if profile.language else replace(found, language="en")  # else bad words are not looked for
         found = finish(known, profile)
     return found
+
+
+def all_through(pages: Sequence[Page], profile: Profile) -> list[Page | Drop]:
+    """The same of a batch of pages, each step over all of them before the next, as a build takes them."""
+    counts = Counter[str]()
+    found: list[Page | Drop] = [clean(page, profile) for page in pages]
+    keys = [windows(one.text, profile) if isinstance(one, Page) else [] for one in found]
+    gone = [lost(one, [True] * len(one), profile) for one in keys]
+    found = [without(one, out, profile) if isinstance(one, Page) else one for one, out in zip(found, gone, strict=True)]
+    if profile.language is None:  # else bad words are not looked for
+        found = [replace(one, language="en") if isinstance(one, Page) else one for one in found]
+    found = [in_language(one, profile, counts) if isinstance(one, Page) else one for one in found]
+    return [without_bad_words(one, profile, counts) if isinstance(one, Page) else one for one in found]

@@ -20,25 +20,35 @@ def machine_of(args: argparse.Namespace) -> Machine:
 
     rows, micro = getattr(args, "rows", None), getattr(args, "micro_batch", None)
     world = rank_here()[1] if hasattr(args, "save_every") else 1  # what else is started by torchrun is not shared out
-    if rows and rows % world:
+    shard, tensor = getattr(args, "shard", None), getattr(args, "tensor", None)
+    if tensor and shard is not None:
+        raise UserError("command line: found --tensor with --shard; leave one of them out")
+    if tensor and world % tensor:
         raise UserError(
-            f"command line: found --rows {rows} with {world} ranks; give rows that {world} divides, or other ranks"
+            f"command line: found --tensor {tensor} with {world} rank{'s' * (world > 1)}; start as many by torchrun, "
+            "or a multiple"
         )
-    if rows and micro and (rows // world) % micro:
-        ranks = f" and {world} ranks" if world > 1 else ""
+    groups = world // (tensor or 1)  # that share out the rows
+    who = f"{groups} groups of {tensor} ranks" if tensor else f"{world} ranks"
+    if rows and rows % groups:
+        raise UserError(
+            f"command line: found --rows {rows} with {who}; give rows that {groups} divides, or other ranks"
+        )
+    if rows and micro and (rows // groups) % micro:
+        ranks = f" and {who}" if groups > 1 else ""
         raise UserError(
             f"command line: found --rows {rows} with --micro-batch {micro}{ranks}; give a micro-batch that divides the "
-            f"rows{' of a rank' if ranks else ''}"
+            f"rows{' of a ' + ('group' if tensor else 'rank') if ranks else ''}"
         )
     if getattr(args, "memory", None) and micro != AUTO:
         raise UserError("command line: found --memory without --micro-batch auto, which it is for; give both")
-    shard = getattr(args, "shard", None)
     machine = here(
         device=args.device,
         threads=args.threads,
         precision=args.precision,
         micro_batch=micro,
         shard=0 if world == 1 else world if shard == 0 else shard,
+        tensor=tensor,
         recompute=getattr(args, "recompute", None),
         streamed=getattr(args, "update_in_backward", None),
         peak_tflops=getattr(args, "peak_tflops", None),

@@ -23,7 +23,8 @@ def evaluate(args: argparse.Namespace) -> None:
     from t5study.decode.methods import Greedy
     from t5study.evaluate import cache as room
     from t5study.evaluate.methods import Rank
-    from t5study.ground.store import Store, canonical, whole_file
+    from t5study.ground.fingerprint import canonical
+    from t5study.ground.store import Store, whole_file
     from t5study.model import released
 
     machine = machine_of(args)

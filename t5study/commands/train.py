@@ -63,7 +63,7 @@ def pretrain(args: argparse.Namespace) -> None:
 
     def build() -> Any:
         """Whole, or without numbers where each rank will make its own rows' first values."""
-        if not machine.shard:
+        if not (machine.shard or machine.tensor):
             return architectures.build(shape, args.seed, args.architecture)
         import torch
 
@@ -118,7 +118,7 @@ def carry_out(
     **card: Any,
 ) -> None:
     """Trains, or goes on, or finds that all is done; writes OUT/model once. Under torchrun, with all its ranks."""
-    from t5study.ground.store import fingerprint
+    from t5study.ground.fingerprint import fingerprint
     from t5study.model.released import save_released
     from t5study.train.loop import train
     from t5study.train.parallel import joined
@@ -168,6 +168,7 @@ WHERE = (
     "precision",
     "micro_batch",
     "shard",
+    "tensor",
     "recompute",
     "update_in_backward",
     "strict",

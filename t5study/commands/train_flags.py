@@ -68,6 +68,13 @@ def training(parser: Parser, *, steps: int, rate: str, source_length: int | None
         "among all ranks or, in copies, among so many neighbours (those of one host)",
     )
     parser.add_argument(
+        "--tensor",
+        type=Whole(2, 65_536),
+        metavar="RANKS",
+        help="under torchrun: so many neighbours (of one host) keep one model between them, each some heads and hidden "
+        "columns of every layer, and work on the same rows; in copies if there are more",
+    )
+    parser.add_argument(
         "--update-in-backward",
         action="store_true",
         help="move each weight as soon as its gradient is there, so that gradients are not kept: adafactor on one "

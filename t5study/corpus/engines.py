@@ -20,7 +20,8 @@ from multiprocessing import connection, get_context
 from typing import Any, Protocol
 
 from t5study.corpus.files import one_line
-from t5study.corpus.stages import Done, Job, place, run_task
+from t5study.corpus.job import Job, place
+from t5study.corpus.stages import Done, run_task
 from t5study.ground.errors import UserError
 
 

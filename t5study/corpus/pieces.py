@@ -9,12 +9,15 @@
     keys.npy        uint64 (U, 2)            a row a span of the pages kept, in their order; owned.npy: whose
     compared.npy    bool (U,)                whether it is a span at all that others may have
 
-The largest piece is what a task holds in memory; an input file makes as many as it needs.
+The largest piece is what a task holds in memory; an input file makes as many as it needs. Pages go through the rules
+in batches, each rule over a batch before the next: one page after another, every rule's tables would push those of the
+others out of the processor's caches.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from t5study.corpus.samples import Samples
 from t5study.ground.store import write_json
 
 CHARACTERS, SPANS, PAGES_MOST = 1 << 27, 1 << 22, 1 << 20
+BATCH = 64  # pages
+_BATCH_CHARACTERS = 1 << 20
 _GROUP = 1 << 22  # characters of a row group: what a reader holds at a time
 PAGES = pa.schema([(name, pa.large_string()) for name in ("text", "url", "timestamp", "language")])
 
@@ -53,29 +58,30 @@ class Piece:
         self.characters = 0
         self._texts = Table(folder / "pages.parquet", PAGES)
 
-    def add(self, page: Page, samples: Samples) -> None:
+    def add(self, pages: Sequence[Page], samples: Samples) -> None:
+        """A batch of pages."""
         from t5study.corpus.rules_spans import windows
 
-        recipe, counts = self.recipe, Counter[str]()
+        recipe, counts = self.recipe, [Counter[str]() for _ in pages]
         if recipe.one_url:
-            self.urls.append(url_key(recipe.address(page)))
-            self.values.append(_preference(page, recipe))
-        found = recipe.before(page, counts)
-        for name, count in counts.items():
-            self.counted.append((len(self.kept), self.names.setdefault(name, len(self.names)), count))
-        if isinstance(found, Drop):
-            samples.add(found.reason, page)
-            self.kept.append(-1)
-            return
-        at = len(self.owners)
-        self.kept.append(at)
-        self.owners.append(url_key(recipe.owner(page))[:8] + xxhash.xxh3_64_digest(as_bytes(found.text)))
-        if recipe.dedup:
-            for span in windows(found.text, recipe.profile):
-                self.keys.append(dedup.text_key(as_bytes(span)) if span else b"")
-                self.owned.append(at)
-        self.characters += len(found.text)
-        self._texts.add((found.text, found.url, found.timestamp, found.language), len(found.text))
+            self.urls += [url_key(recipe.address(page)) for page in pages]
+            self.values += [_preference(page, recipe) for page in pages]
+        left = [recipe.before(page, count) for page, count in zip(pages, counts, strict=True)]
+        spans = [windows(one.text, recipe.profile) if recipe.dedup and isinstance(one, Page) else [] for one in left]
+        for page, found, said, counted in zip(pages, left, spans, counts, strict=True):
+            for name, count in counted.items():
+                self.counted.append((len(self.kept), self.names.setdefault(name, len(self.names)), count))
+            if isinstance(found, Drop):
+                samples.add(found.reason, page)
+                self.kept.append(-1)
+                continue
+            at = len(self.owners)
+            self.kept.append(at)
+            self.owners.append(url_key(recipe.owner(page))[:8] + xxhash.xxh3_64_digest(as_bytes(found.text)))
+            self.keys += [dedup.text_key(as_bytes(span)) if span else b"" for span in said]
+            self.owned += [at] * len(said)
+            self.characters += len(found.text)
+            self._texts.add((found.text, found.url, found.timestamp, found.language), len(found.text))
 
     @property
     def full(self) -> bool:
@@ -95,6 +101,20 @@ class Piece:
             dedup.save(self.folder / "keys.npy", dedup.as_keys([key or bytes(16) for key in self.keys]))
             dedup.save(self.folder / "compared.npy", np.array([bool(key) for key in self.keys], bool))
             dedup.save(self.folder / "owned.npy", np.array(self.owned, np.int32))
+
+
+def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
+    """Pages in their order, BATCH at a time, or fewer where a million characters are together before."""
+    held: list[Page] = []
+    characters = 0
+    for page in pages:
+        held.append(page)
+        characters += len(page.text)
+        if len(held) >= BATCH or characters >= _BATCH_CHARACTERS:
+            yield held
+            held, characters = [], 0
+    if held:
+        yield held
 
 
 def as_bytes(text: str) -> bytes:

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from t5study.corpus.engines import Engine, Local, Share
+from t5study.corpus.job import Input, Job, place
 from t5study.corpus.pace import Pace
 from t5study.corpus.page import Drops, Page
 from t5study.corpus.read import find_files, read_file
 from t5study.corpus.recipes import Recipe, described, write_addresses
 from t5study.corpus.samples import merged
-from t5study.corpus.stages import STAGES, Input, Job, place, shares, tasks
+from t5study.corpus.stages import STAGES, shares, tasks
 from t5study.ground.errors import UserError
 from t5study.ground.store import MANIFEST, publish, read_json, write_json, write_manifest
 
@@ -298,7 +299,7 @@ def _trial(recipe: Recipe, page: Page) -> tuple[int, int, int]:
     if recipe.admits(page, lambda page: "") or not isinstance(found := recipe.before(page, Counter()), Page):
         return size, 0, 0
     spans = len(windows(found.text, recipe.profile)) if recipe.dedup else 0
-    recipe.after(found, Counter())
+    recipe.after([found], Counter())
     return size, len(found.text), spans
 
 

@@ -84,11 +84,12 @@ class Recipe:
             return page if page.text.strip() else dropped("empty", counts)
         return clean(page, self.profile, counts)
 
-    def after(self, page: Page, counts: Counter[str]) -> Page | Drop:
-        """The rules that come last: language, bad words."""
-        from t5study.corpus.rules import finish
+    def after(self, pages: Sequence[Page | Drop], counts: Counter[str]) -> list[Page | Drop]:
+        """The rules that come last, each over all pages before the next: language, bad words."""
+        from t5study.corpus.rules import in_language, without_bad_words
 
-        return finish(page, self.profile, counts)
+        known = [in_language(one, self.profile, counts) if isinstance(one, Page) else one for one in pages]
+        return [without_bad_words(one, self.profile, counts) if isinstance(one, Page) else one for one in known]
 
     def owner(self, page: Page) -> str:
         """The address whose md5 decides which page keeps a span: the newest code takes it as the server spells it."""

@@ -268,17 +268,28 @@ def finish(
     The page that is returned says its language. words: default C4's English list.
     """
     counts = Counter() if counts is None else counts
-    language = page.language
-    if profile.language is not None:
-        language, measure = detector(profile.detector)(page.text)
-        sure = surely(profile.detector, measure, profile.probability)
-        if language != profile.language or not sure:
-            return dropped(f"language: {language if sure else 'unsure'}", counts)
+    found = in_language(page, profile, counts)
+    return found if isinstance(found, Drop) else without_bad_words(found, profile, counts, words)
+
+
+def in_language(page: Page, profile: Profile, counts: Counter[str]) -> Page | Drop:
+    """The first half of `finish`: a page that surely is in the profile's language, which it says from now on."""
+    if profile.language is None:
+        return page
+    language, measure = detector(profile.detector)(page.text)
+    sure = surely(profile.detector, measure, profile.probability)
+    if language != profile.language or not sure:
+        return dropped(f"language: {language if sure else 'unsure'}", counts)
+    return replace(page, language=language)
+
+
+def without_bad_words(page: Page, profile: Profile, counts: Counter[str], words: WordList | None = None) -> Page | Drop:
+    """The second half: a page whose language has no list, or without a word of it, or let pass by lot."""
     if profile.bad_words == "text":
         words = words or english()
-        if language.split("-")[0] == words.language and has_bad_word(page.text.lower(), profile, words):
+        if page.language.split("-")[0] == words.language and has_bad_word(page.text.lower(), profile, words):
             if drawn_to_go(normalise_url(page.url), profile.bad_word_fraction):
                 return dropped("bad word", counts)
             counts["bad word, kept by lot"] += 1
     counts["kept"] += 1
-    return replace(page, language=language)
+    return page

@@ -16,14 +16,10 @@ of 60 bytes); `urls` and `least` a range of hashes (Job.memory); `write` a share
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,39 +29,18 @@ import pyarrow.parquet as pq
 import xxhash
 
 from t5study.corpus import dedup
+from t5study.corpus.job import Job, pieces, place, ranges, sent, whole
 from t5study.corpus.page import Drop, Drops, Page, dropped
-from t5study.corpus.pieces import PAGES, Piece, Table, as_bytes
+from t5study.corpus.pieces import PAGES, Piece, Table, as_bytes, batches
 from t5study.corpus.read import read_file
-from t5study.corpus.recipes import Recipe, by_lists
+from t5study.corpus.recipes import by_lists
 from t5study.corpus.samples import Samples
-from t5study.ground.store import digest_file, publish, read_json, write_json
+from t5study.ground.store import digest_file, read_json, write_json
 
 STAGES = ("read", "urls", "spans", "least", "finish", "write")
 SHARE = 1 << 28  # characters of a documents-*.parquet
 _DOCUMENTS = pa.schema([*PAGES, ("order", pa.uint64()), ("held", pa.bool_())])
 SCHEMA = pa.schema([("text", pa.large_string()), ("url", pa.string()), ("timestamp", pa.string())])
-
-
-@dataclass(frozen=True)
-class Input:
-    """A file as it was found."""
-
-    path: Path
-    size: int
-    changed: int
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a task needs to know beside its stage and its number. folder: where the build's pieces lie."""
-
-    folder: Path
-    recipe: Recipe
-    inputs: tuple[Input, ...]
-    seed: int = 0
-    lengths: bool = False
-    memory: int = 1 << 28  # bytes of a reducer
-    rejects: bool = False  # keep every page that is left out, not a few of each reason
 
 
 @dataclass(frozen=True)
@@ -82,14 +57,10 @@ def run_task(job: Job, stage: str, task: int) -> Done:
     """Runs one task, unless its folder is there. UserError as the readers say."""
     folder = place(job, stage, task)
     if not folder.is_dir():
-        with _whole(folder) as work:
+        with whole(folder) as work:
             _STAGES[stage](job, task, work)
     facts = read_json(folder / "done.json")
     return Done(stage, task, facts["pages"], facts["bytes"])
-
-
-def place(job: Job, stage: str, task: int) -> Path:
-    return job.folder / stage / f"{task:06d}"
 
 
 def tasks(job: Job, stage: str) -> int:
@@ -99,59 +70,15 @@ def tasks(job: Job, stage: str) -> int:
         case "read":
             return len(job.inputs)
         case "urls":
-            return len(_ranges(job, "urls")) if recipe.one_url else 0
+            return len(ranges(job, "urls")) if recipe.one_url else 0
         case "spans":
             return len(pieces(job)) if recipe.dedup else 0
         case "least":
-            return len(_ranges(job, "spans")) if recipe.dedup else 0
+            return len(ranges(job, "spans")) if recipe.dedup else 0
         case "finish":
             return len(pieces(job))
         case _:
             return shares(job) + 1
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder that appears when the block is done. Two that make the same one do no harm: the first one's stays."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        yield work
-        try:
-            publish(work, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-# Every task asks for these two, which read a file of every piece and never change once their stage is done: a process
-# reads them once a build. (A stage that is not done has a file missing, which raises and is not remembered.)
-
-
-@lru_cache(maxsize=4)
-def pieces(job: Job) -> list[Path]:
-    """The pieces of all inputs, in the order of the inputs."""
-    return [
-        place(job, "read", task) / f"{number:04d}"
-        for task in range(len(job.inputs))
-        for number in range(read_json(place(job, "read", task) / "done.json")["pieces"])
-    ]
-
-
-@lru_cache(maxsize=8)
-def _ranges(job: Job, rows: str) -> list[tuple[int, int]]:
-    """Ranges of buckets for `urls` (rows of the pieces) or `least` (rows that `spans` wrote)."""
-    return dedup.ranges((np.load(f"{path}.index.npy") for path in _sent(job, rows)), job.memory)
-
-
-def _sent(job: Job, rows: str) -> list[Path]:
-    if rows == "urls":
-        return [piece / "urls" for piece in pieces(job)]
-    return [place(job, "spans", number) / "spans" for number in range(len(pieces(job)))]
 
 
 # --- read ---------------------------------------------------------------------------------------------------------
@@ -162,14 +89,17 @@ def _read(job: Job, task: int, work: Path) -> None:
     known, samples = by_lists(job.recipe, job.folder), Samples(job.rejects)
     number, read, characters = 0, 0, 0
     piece = Piece(job.recipe, work / "0000")
-    for page in read_file(source.path, drops, job.lengths):
-        read += 1
-        characters += len(page.text)
-        if reason := job.recipe.admits(page, known):
-            counts[reason] += 1
-            samples.add(reason, page)
-            continue
-        piece.add(page, samples)
+    for pages in batches(read_file(source.path, drops, job.lengths)):
+        read += len(pages)
+        characters += sum(len(page.text) for page in pages)
+        admitted = []
+        for page in pages:
+            if reason := job.recipe.admits(page, known):
+                counts[reason] += 1
+                samples.add(reason, page)
+            else:
+                admitted.append(page)
+        piece.add(admitted, samples)
         if piece.full:
             piece.close()
             number += 1
@@ -195,8 +125,8 @@ def _read(job: Job, task: int, work: Path) -> None:
 
 
 def _reduce(rows: str, job: Job, task: int, work: Path) -> None:
-    first, end = _ranges(job, rows)[task]
-    wins, starts = dedup.reduce(_sent(job, rows), first, end)
+    first, end = ranges(job, rows)[task]
+    wins, starts = dedup.reduce(sent(job, rows), first, end)
     dedup.save(work / "wins.npy", wins)
     dedup.save(work / "starts.npy", starts)
     write_json(work / "done.json", {"pages": len(wins), "bytes": 0})
@@ -208,7 +138,7 @@ def _taken(job: Job, number: int, piece: Path) -> np.ndarray:
     if not job.recipe.one_url:
         return np.ones(len(kept_P), bool)
     place_P = np.load(piece / "url_place.npy")
-    wins = dedup.answers(number, [place(job, "urls", task) for task in range(len(_ranges(job, "urls")))])
+    wins = dedup.answers(number, [place(job, "urls", task) for task in range(len(ranges(job, "urls")))])
     taken_P = np.zeros(len(kept_P), bool)
     taken_P[place_P >= 0] = wins[place_P[place_P >= 0]] == 1
     return taken_P
@@ -241,7 +171,7 @@ def _gone(job: Job, number: int, piece: Path) -> Callable[[int], set[int]]:
     if not job.recipe.dedup:
         return lambda at: set()
     spans = place(job, "spans", number)
-    wins = dedup.answers(number, [place(job, "least", task) for task in range(len(_ranges(job, "spans")))])
+    wins = dedup.answers(number, [place(job, "least", task) for task in range(len(ranges(job, "spans")))])
     stays_N = np.load(spans / "local.npy") & (wins[np.load(spans / "place.npy")] == 1)
     owned_U = np.load(piece / "owned.npy")
     gone_U = np.zeros(len(owned_U), bool)
@@ -268,24 +198,26 @@ def _finish(job: Job, task: int, work: Path) -> None:
     stands = set(kept_P[(kept_P >= 0) & taken_P].tolist())
     gone = _gone(job, task, piece)
     documents: list[tuple[int, str, str, str, str, bool]] = []
-    for at, page in enumerate(_pages(piece / "pages.parquet")):
-        if at not in stands:
-            samples.add("same URL", page)
-            continue
-        before = page
-        found: Page | Drop = page
-        if recipe.dedup:
-            found = without(page, gone(at), recipe.profile, counts)
-        if isinstance(found, Page):
-            found = recipe.after(found, counts)
-        if isinstance(found, Page) and not found.text.strip():
-            found = dropped("empty", counts)
-        if isinstance(found, Drop):
-            samples.add(found.reason, before)
-            continue
-        held = recipe.profile.validation and is_validation(normalise_url(found.url, recipe.profile))
-        order = xxhash.xxh3_64_intdigest(as_bytes(found.text), seed=job.seed)
-        documents.append((order, found.text, found.url, found.timestamp, found.language, held))
+    at = 0
+    for pages in batches(_pages(piece / "pages.parquet")):
+        left: list[Page | Drop] = []
+        for page in pages:
+            if at not in stands:
+                left.append(Drop("same URL"))
+            elif recipe.dedup:
+                left.append(without(page, gone(at), recipe.profile, counts))
+            else:
+                left.append(page)
+            at += 1
+        for page, found in zip(pages, recipe.after(left, counts), strict=True):
+            if isinstance(found, Page) and not found.text.strip():
+                found = dropped("empty", counts)
+            if isinstance(found, Drop):
+                samples.add(found.reason, page)
+                continue
+            held = recipe.profile.validation and is_validation(normalise_url(found.url, recipe.profile))
+            order = xxhash.xxh3_64_intdigest(as_bytes(found.text), seed=job.seed)
+            documents.append((order, found.text, found.url, found.timestamp, found.language, held))
     documents.sort()
     table = Table(work / "documents.parquet", _DOCUMENTS)
     for order, text, url, timestamp, language, held in documents:

@@ -16,6 +16,7 @@ from t5study.ground.seeds import keys, splitmix
 
 _TILES = "14fb784f3c249e4d"  # digest of tiles.py, whose parts are compiled into the loop below
 _f = np.float32
+UNUSABLE = "model: found logits that are not finite; its weights are not usable"
 
 
 def likeliest(logits_AV: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -39,6 +40,21 @@ def _top(logits_AV: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
 def drawn(logits_AV: Tensor, how: Sample, row_A: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
     """A token by lot for each answer, and its log-probability before temperature and cuts. row_A: numbers of the rows
     among all sources, which the lots are drawn by."""
+    u_A = torch.from_numpy(lots(how, row_A, np.array([step]))[:, 0])
+    token_A, log_p_A = taken(logits_AV, how, u_A.to(logits_AV.device))
+    found_A = log_p_A.cpu().numpy()
+    _finite(found_A)
+    return token_A.cpu().numpy(), found_A
+
+
+def lots(how: Sample, row_A: np.ndarray, step_T: np.ndarray) -> np.ndarray:
+    """A number in [0, 1) for each row and step, (A, T) float64: a function of the seed and these two."""
+    lot_AT = splitmix(keys(how.seed, "decode", row_A)[:, None] + step_T.astype(np.uint64)) >> np.uint64(24)
+    return lot_AT.astype(np.float64) * 2.0**-40
+
+
+def taken(logits_AV: Tensor, how: Sample, u_A: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens that such numbers fall on, and their log p, float64, as `drawn` has them, on the logits' device."""
     p_AV = (logits_AV.double() / how.temperature).softmax(1)
     if 0 < how.top_k < p_AV.shape[1]:
         top = p_AV.topk(how.top_k, 1)
@@ -48,17 +64,15 @@ def drawn(logits_AV: Tensor, how: Sample, row_A: np.ndarray, step: int) -> tuple
         likelier_AV = sorted_AV.cumsum(1) - sorted_AV
         p_AV = torch.zeros_like(p_AV).scatter_(1, index_AV, sorted_AV.masked_fill(likelier_AV >= how.top_p, 0))
     below_AV = p_AV.cumsum(1)
-    lot_A = splitmix(keys(how.seed, "decode", row_A) + np.uint64(step)) >> np.uint64(24)
-    u_A = torch.from_numpy(lot_A.astype(np.float64) * 2.0**-40).to(p_AV.device)
     token_A = torch.searchsorted(below_AV, u_A[:, None] * below_AV[:, -1:], right=True).squeeze(1)
-    return _with_log_p(logits_AV, token_A.clamp(max=p_AV.shape[1] - 1))
+    token_A = token_A.clamp(max=p_AV.shape[1] - 1)
+    return token_A, log_p_of(logits_AV, token_A).double()
 
 
-def _with_log_p(logits_AV: Tensor, token_A: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def log_p_of(logits_AV: Tensor, token_A: Tensor) -> Tensor:
+    """fp32, on the logits' device."""
     chosen_A = logits_AV.gather(1, token_A[:, None]).squeeze(1)
-    log_p_A = (chosen_A.float() - logits_AV.float().logsumexp(1)).double().cpu().numpy()
-    _finite(log_p_A)
-    return token_A.cpu().numpy(), log_p_A
+    return chosen_A.float() - logits_AV.float().logsumexp(1)
 
 
 def best(logits_AV: Tensor, live_RB: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -74,7 +88,7 @@ def best(logits_AV: Tensor, live_RB: np.ndarray, count: int) -> tuple[np.ndarray
 
 def _finite(log_p_A: np.ndarray) -> None:
     if np.isnan(log_p_A).any():
-        raise UserError("model: found logits that are not finite; its weights are not usable")
+        raise UserError(UNUSABLE)
 
 
 # --- the best of a vocabulary, in one pass ----------------------------------------------------------------------------

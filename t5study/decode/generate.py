@@ -17,6 +17,7 @@ from torch import Tensor
 
 from t5study.decode.choose import drawn, likeliest
 from t5study.decode.ensembles import Together, check_average
+from t5study.decode.fixed import decoded, round_places
 from t5study.decode.loop_steps import LoopSteps
 from t5study.decode.methods import LONGEST_ANSWER, Beam, Greedy, Method, Sample, whole
 from t5study.decode.rows import LONGEST_SOURCE, by_length, lengths
@@ -64,7 +65,10 @@ def generate(
     with torch.no_grad():
         prepared = [ready(model, precision, tensors=compiled is not None) for model in members]
         run = None if compiled is None else compiled(advance)
-        most = max(1, ROOM // (max_length * beams * max(_bytes_of_a_place(member) for member in prepared)))
+        places = max_length if prepared[0].graphs is None else round_places(max_length)
+        most = max(1, ROOM // (places * beams * max(_bytes_of_a_place(member) for member in prepared)))
+        if prepared[0].graphs is not None:
+            most = 1 << (most.bit_length() - 1)  # there rows are rounded up to a power of two
         for row_R in by_length(length_N, min(batch_rows, most)):
             source_RS = source_NS[row_R]
             if run is not None:  # a short batch is filled up, so that all have one shape
@@ -112,6 +116,8 @@ def _batch(
     run: Callable[..., Tensor] | None,
 ) -> list[Answer]:
     """row_R: the rows' numbers among all sources; fewer than sources where a batch was filled up."""
+    if run is None and (graphs := members[0].graphs) is not None:
+        return decoded(graphs, members, source_RS, row_R, max_length, method, average)
     answers = len(source_RS) * (method.beams if isinstance(method, Beam) else 1)
     steps = Together([_steps(member, source_RS, max_length, answers, run) for member in members], average)
     row_R = np.resize(row_R, len(source_RS))

@@ -48,10 +48,11 @@ def one_by_one(steps: Steps, row_R: np.ndarray, max_length: int, choose: Choose,
             steps.select(np.flatnonzero(going_A), 1)
             open_A, token_A = open_A[going_A], token_A[going_A]
         logits_AV = steps.next(token_A)
-    return [_answer(ids_T, score) for ids_T, score in zip(said_RT, score_R, strict=True)]
+    return [answer_of(ids_T, score) for ids_T, score in zip(said_RT, score_R, strict=True)]
 
 
-def _answer(ids_T: np.ndarray, score: float) -> Answer:
+def answer_of(ids_T: np.ndarray, score: float) -> Answer:
+    """Of all tokens that were said, EOS and padding among them."""
     return Answer(ids_T[(ids_T != EOS) & (ids_T != PAD)], float(score))
 
 
@@ -129,5 +130,5 @@ def _grow(state: _Beams, logits_AV: Tensor, how: Beam, t: int, last: bool) -> tu
 
 def _best(state: _Beams, r: int, penalty: float) -> Answer:
     if state.score_RK[r, 0] > -np.inf:
-        return _answer(state.finished_RKT[r, 0], state.score_RK[r, 0])
-    return _answer(state.said_RKT[r, 0], state.live_RK[r, 0] / penalty)
+        return answer_of(state.finished_RKT[r, 0], state.score_RK[r, 0])
+    return answer_of(state.said_RKT[r, 0], state.live_RK[r, 0] / penalty)

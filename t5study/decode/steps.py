@@ -11,7 +11,7 @@ by its own, the answer behind the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -53,6 +53,21 @@ def source_of(ready: Ready, source_RS: np.ndarray) -> tuple[tuple[Tensor, ...], 
     return model.memory(inputs) if ready.memory is None else memory(ready, inputs), None, length_R
 
 
+def rows_of_source(
+    kv: Sequence[Tensor], length_R: np.ndarray, widest: int, heads: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """By layer: keys and values (R, S, H, E) of `source_of`, rows apart; 0 behind a row's places, S = widest."""
+    along_S = np.arange(widest)
+    seen_RS = along_S < length_R[:, None]
+    at_RS = torch.from_numpy(np.where(seen_RS, (np.cumsum(length_R) - length_R)[:, None] + along_S, 0))
+    hidden_RS1 = torch.from_numpy(~seen_RS)[..., None]
+    if kv:
+        at_RS, hidden_RS1 = at_RS.to(kv[0].device), hidden_RS1.to(kv[0].device)
+    for kv_NW in kv:
+        k_RSHE, v_RSHE = kv_NW[at_RS].masked_fill(hidden_RS1, 0).unflatten(2, (2, heads, -1)).unbind(2)
+        yield k_RSHE, v_RSHE
+
+
 def bias_behind(ready: Ready, places: int) -> Tensor:
     """The decoder's position bias (H, L) by how far a key lies behind the query."""
     model = ready.model
@@ -86,15 +101,10 @@ class TensorSteps:
         self.places, self.place = places, 0
         heads, device = ready.model.shape.heads, ready.model.embedding.device
         widest = int(length_R.max()) if not self.static else -(-int(length_R.max()) // 64) * 64
-        along_S = np.arange(widest)
-        seen_RS = along_S < length_R[:, None]
-        at_RS = torch.from_numpy(np.where(seen_RS, (np.cumsum(length_R) - length_R)[:, None] + along_S, 0)).to(device)
-        hidden_RS1 = torch.from_numpy(~seen_RS).to(device)[..., None]
         source, answer = [], []
-        for kv_NW in kv:
-            k_RSHE, v_RSHE = kv_NW[at_RS].masked_fill(hidden_RS1, 0).unflatten(2, (2, heads, -1)).unbind(2)
+        for k_RSHE, v_RSHE in rows_of_source(kv, length_R, widest, heads):
             source.append((k_RSHE.permute(0, 2, 3, 1).contiguous(), v_RSHE.transpose(1, 2).contiguous()))
-            answer.append(kv_NW.new_zeros(2, len(length_R), heads, places, ready.model.shape.d_kv))
+            answer.append(k_RSHE.new_zeros(2, len(length_R), heads, places, ready.model.shape.d_kv))
         bias_HL = bias_behind(ready, widest + places)
         self.cache = Cache(source, answer, torch.from_numpy(length_R).to(device), bias_HL)
 

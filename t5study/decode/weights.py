@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from t5study.decode.graphs import Graphs, graphs_on
 from t5study.decode.panels import Panels
 from t5study.ground.errors import UserError
 from t5study.model.architectures import EncoderDecoder, LanguageModel, Model
@@ -44,7 +45,8 @@ class Ready(Generic[Matrix]):
     """A model and what decoding needs of it, copied: make it anew when the weights have changed.
 
     encoder, memory: in int8, an encoder's layers and the matrix (columns of k and v of every decoder layer, D) behind
-    its final norm; otherwise the model's own encoder does.
+    its final norm; otherwise the model's own encoder does. graphs: where steps are recorded, and recorded steps live as
+    long as this does; None, `replace(ready(model), graphs=None)`, launches their kernels one by one.
     """
 
     model: Model
@@ -54,6 +56,7 @@ class Ready(Generic[Matrix]):
     head: Matrix
     encoder: list[Layer[Matrix]]
     memory: Matrix | None
+    graphs: Graphs | None = None
 
     @property
     def in_panels(self) -> bool:
@@ -101,7 +104,8 @@ def _ready(model: Model, precision: str, dtype: torch.dtype, stored: Callable[..
             w for layer in model.decoder if layer.cross is not None for w in (layer.cross.k, layer.cross.v)
         ]
         memory = stored(torch.cat(pairs), model.encoder.norm) if pairs else None
-    return Ready(model, precision, dtype, [_layer(layer, stored) for layer in model.decoder], head_VD, encoder, memory)
+    layers = [_layer(layer, stored) for layer in model.decoder]
+    return Ready(model, precision, dtype, layers, head_VD, encoder, memory, graphs_on(model.embedding.device))
 
 
 def _layer(layer: EncoderLayer | DecoderLayer, stored: Callable[..., Any]) -> Layer:

@@ -27,10 +27,11 @@ class Machine:
     """device: "cpu" or "cuda". threads: torch threads of this process. precision: "fp32" or "bf16" compute
     (weights stay fp32). micro_batch: rows a forward pass, 0 for the whole batch, AUTO for what has room in `memory`.
     compile: torch.compile the blocks. shard: among how many ranks the rows of every weight, gradient and optimiser
-    state are cut, 0 for none. recompute: layers are run again in the backward pass rather than kept for it. streamed:
-    weights move inside the backward pass, so that gradients are not kept for its end. peak_tflops: of matrix products
-    on this device, to hold a run's work against; 0 to measure it. memory: bytes that a training process may come to (on
-    a GPU: what it may hold there) for AUTO; 0 for what is free."""
+    state are cut, 0 for none; tensor: among how many the heads and hidden columns of every layer. recompute: layers are
+    run again in the backward pass rather than kept for it. streamed: weights move inside the backward pass, so that
+    gradients are not kept for its end. peak_tflops: of matrix products on this device, to hold a run's work against; 0
+    to measure it. memory: bytes that a training process may come to (on a GPU: what it may hold there) for AUTO; 0 for
+    what is free."""
 
     device: str = "cpu"
     threads: int = 1
@@ -38,6 +39,7 @@ class Machine:
     micro_batch: int = 0
     compile: bool = False
     shard: int = 0
+    tensor: int = 0
     recompute: bool = False
     streamed: bool = False
     peak_tflops: float = 0.0

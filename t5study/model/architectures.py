@@ -32,7 +32,7 @@ from t5study.ground.pairs import Batch
 from t5study.model.dropout import Dropout
 from t5study.model.initial import start
 from t5study.model.inputs import Inputs, Labels, Tokens, arrange, arrange_joined
-from t5study.model.layers import Pass
+from t5study.model.layers import Group, Pass
 from t5study.model.loss import Loss, Losses
 from t5study.model.passes import wide
 from t5study.model.shapes import LANGUAGE_MODELS, Shape, check
@@ -79,16 +79,18 @@ class Model(nn.Module):
     architecture: its name. two_ways: whether the decoder's bias buckets tell keys ahead from keys behind. late: whether
     training's decoder layers make the keys and values of the source themselves, each when it works; else all are made
     at the encoder's end, in one pass over its output, which keeps all of them and needs all layers' weights at once.
-    Equal but for rounding.
+    Equal but for rounding. group: devices that keep the heads and hidden columns between them (layers.py); the weights
+    are then parts of those that `shape` says. None for all of them here.
     """
 
     head: nn.Parameter | None
     decoder: Decoder
+    group: Group | None
 
     def __init__(self, shape: Shape, architecture: str):
         super().__init__()
         check(shape, architecture)
-        self.shape, self.architecture, self.late = shape, architecture, False
+        self.shape, self.architecture, self.late, self.group = shape, architecture, False, None
         self.embedding = weight(shape.table_rows, shape.d_model)
         self.register_parameter("head", None if shape.tied else nn.Parameter(torch.empty_like(self.embedding)))
 
@@ -108,6 +110,9 @@ class Model(nn.Module):
         """What the decoder's final norm takes, (N, D), and the embedding table for the softmax."""
         raise NotImplementedError
 
+    def _pass(self, inputs: Inputs, dropout: Dropout | None = None) -> Pass:
+        return Pass.of(self.shape, inputs, self.embedding, dropout, self.architecture, self.group)
+
     def loss_sum(self, inputs: Inputs, dropout: Dropout | None = None, z_loss: float = 0.0) -> Losses:
         """The loss summed over all tokens it is over: divide by those of the whole step, not of a micro-batch."""
         total, nats_M = self._loss(inputs, inputs.learned, dropout, z_loss)
@@ -119,7 +124,7 @@ class Model(nn.Module):
             return self._loss(inputs, inputs.answers, None, 0.0)[1]
 
     def _loss(self, inputs: Inputs, labels: Labels, dropout: Dropout | None, z_loss: float) -> tuple[Tensor, Tensor]:
-        run = Pass.of(self.shape, inputs, self.embedding, dropout, self.architecture)
+        run = self._pass(inputs, dropout)
         x_ND, table_VD = self._stream(run)
         head = table_VD if self.head is None else self.head
         scale, gradient = self.shape.logit_scale, torch.is_grad_enabled()
@@ -129,7 +134,7 @@ class Model(nn.Module):
         """Logits (M, V) at all places that have a label, by default those of `nats`: to look at, not to train with."""
         labels = inputs.answers if labels is None else labels
         with torch.no_grad():
-            run = Pass.of(self.shape, inputs, self.embedding)
+            run = self._pass(inputs)
             x_ND, table_VD = self._stream(run)
             x_MD = x_ND if labels.place_M is None else x_ND[labels.place_M]
             y_MD, _ = run.ops.rms(x_MD, self.decoder.norm.detach() * self.shape.logit_scale, run.dtype)
@@ -160,7 +165,7 @@ class EncoderDecoder(Model):
     def memory(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """What the decoder sees of the source tokens: for each of its layers keys beside values, (N, 2 H K)."""
         with torch.no_grad():
-            run = Pass.of(self.shape, inputs, self.embedding)
+            run = self._pass(inputs)
             return self.encoder(self.embedding.detach()[inputs.source.id_N], run, self.decoder)
 
 
@@ -194,7 +199,7 @@ class LanguageModel(Model):
         if len(inputs.answers) or sources != inputs.rows or not bool((rows_B > 0).all()):
             raise ValueError("a prefix is of rows of one source each, without targets")
         with torch.no_grad():
-            run = replace(Pass.of(self.shape, inputs, self.embedding), cache=(cache := []))
+            run = replace(self._pass(inputs), cache=(cache := []))
             x_ND, _ = self._stream(run)
             return tuple(cache), x_ND[rows_B.cumsum(0) - 1]
 

@@ -24,10 +24,7 @@ def why_not(device: str | torch.device) -> str | None:
     device = torch.device(device)
     if device.type != "cuda":
         return "no GPU"
-    asked = os.environ.get(SWITCH, "on")
-    if asked not in ("on", "off"):
-        raise UserError(f"environment: {SWITCH}: found {asked!r}; give on or off")
-    if asked == "off":
+    if switched_off():
         return f"{SWITCH} is off"
     if not has_triton():
         return "Triton is not installed"
@@ -35,6 +32,14 @@ def why_not(device: str | torch.device) -> str | None:
         return "the GPU is not NVIDIA's"
     found = torch.cuda.get_device_capability(device)
     return None if found >= LEAST else "compute capability {}.{} is below {}.{}".format(*found, *LEAST)
+
+
+def switched_off() -> bool:
+    """Whether the environment says so. UserError for what is neither on nor off."""
+    asked = os.environ.get(SWITCH, "on")
+    if asked not in ("on", "off"):
+        raise UserError(f"environment: {SWITCH}: found {asked!r}; give on or off")
+    return asked == "off"
 
 
 def told(device: str | torch.device) -> str | None:

@@ -9,6 +9,10 @@ torch's Linear has them: (columns out, columns in).
 A sub-layer is one node of the autograd graph with its backward pass written out: fewer calls, fewer passes over
 memory, and only what is needed again is kept. Weights are fp32; matrix products run in the dtype that autocast asks
 for, the residual stream, norms and softmax in fp32.
+
+Several devices may keep a model's heads and hidden columns between them (Shoeybi et al. 2019): each then has some rows
+of q, k, v and wi and the same columns of out and wo, and a sub-layer asks its group twice: what it adds to the stream
+is a sum over the devices, and so is the gradient of what its norm gives. H, I, F and A are then those of this device.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -27,11 +32,27 @@ from t5study.model.inputs import Inputs, Tile, Tokens
 from t5study.model.shapes import Shape
 
 
+class Group(Protocol):
+    """Devices that keep a model's heads and hidden columns between them, as many each and in order. size: how many
+    there are. place: which of them this is."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def place(self) -> int: ...
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """The sum of all devices' tensors, in place."""
+        ...
+
+
 @dataclass(frozen=True)
 class Pass:
     """What one forward pass has beside weights. ops: loops.py, passes.py or fused.py; attention: attention.py or
     flash.py. dtype: of matrix products. masks: dropout by site, {} without; scale: what a mask's kept places hold.
-    cache: where self-attention leaves each layer's keys beside values (N, 2 I), for decoding to go on from."""
+    cache: where self-attention leaves each layer's keys beside values (N, 2 I), for decoding to go on from. group: None
+    if this device has all heads and columns."""
 
     inputs: Inputs
     ops: ModuleType
@@ -40,6 +61,7 @@ class Pass:
     scale: float = 1.0
     cache: list[Tensor] | None = None
     attention: ModuleType = attention
+    group: Group | None = None
 
     @staticmethod
     def of(
@@ -48,17 +70,20 @@ class Pass:
         weight: Tensor,
         dropout: Dropout | None = None,
         architecture: str = "encoder_decoder",
+        group: Group | None = None,
     ) -> Pass:
-        """weight: any of the model's, for its device and dtype."""
+        """shape: of the whole model. weight: any of its, for its device and dtype."""
         dtype = compute_dtype(weight)
         loop = weight.device.type == "cpu" and dtype == torch.float32 and torch.get_num_threads() == 1
         masks, scale = {}, 1.0
         if dropout is not None and dropout.rate > 0:
             widths = sites(shape, inputs.source.row_length, inputs.target.row_length, architecture)
             masks, scale = dropout.masks(inputs.rows, widths, weight.device), dropout.scale
+            if group is not None:
+                masks = {site: _mine(site, mask_BW, shape.heads, group) for site, mask_BW in masks.items()}
         ops = fused if fused.fits(weight, dtype) else loops if loop else passes
         how = flash if flash.fits(weight, dtype, shape.d_kv) else attention
-        return Pass(inputs, ops, dtype, masks, scale, attention=how)
+        return Pass(inputs, ops, dtype, masks, scale, attention=how, group=group)
 
     def mask(self, site: str) -> Tensor | None:
         return self.masks.get(site)
@@ -67,6 +92,20 @@ class Pass:
         """The mask of attention's weights as a factor (N, H) of each key's value."""
         mask_BW = self.masks.get(site)
         return None if mask_BW is None else mask_BW.unflatten(1, (-1, heads))[tokens.row_N, tokens.position_N]
+
+    def summed(self, part_ND: Tensor) -> Tensor:
+        """What this device's heads or columns give, with what all others' do. May write into it."""
+        return part_ND if self.group is None else self.group.add(part_ND)
+
+
+def _mine(site: str, mask_BW: Tensor, heads: int, group: Group) -> Tensor:
+    """What a device's heads and hidden columns have of the mask that one device alone would draw."""
+    match site.rpartition(".")[2]:
+        case "weights":
+            return mask_BW.unflatten(1, (-1, heads)).chunk(group.size, 2)[group.place].flatten(1)
+        case "hidden":
+            return mask_BW.chunk(group.size, 1)[group.place]
+    return mask_BW
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
@@ -90,7 +129,7 @@ class SelfAttention(torch.autograd.Function):
         c_NI, kept = run.attention.attend(ops, qkv_N3I, None, factor_NH, diagonal_HC, tiles, heads, causal=decoder)
         ctx.save_for_backward(x_ND, gain_D, w, out, diagonal_HC, y_ND, r_N, c_NI, *kept)
         ctx.run, ctx.site, ctx.decoder, ctx.factor_NH = run, site, decoder, factor_NH
-        return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
+        return ops.add(x_ND.detach(), run.summed(c_NI @ out.t()), run.mask(site), tokens.row_N)
 
     @staticmethod
     @once_differentiable
@@ -104,7 +143,7 @@ class SelfAttention(torch.autograd.Function):
         ddiagonal_HC = ctx.run.attention.attend_backward(
             ops, do_ND @ out, ctx.factor_NH, diagonal_HC, kept, tiles, heads, ctx.decoder, dqkv_N3I, None
         )
-        dx_ND, dgain_D = ops.rms_backward(dqkv_N3I @ w, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
+        dx_ND, dgain_D = ops.rms_backward(ctx.run.summed(dqkv_N3I @ w), x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         wants = ctx.needs_input_grad
         dqkv = _product(any(wants[2:5]), dqkv_N3I, y_ND, gain_D, 3)
         dout = _product(wants[5], do_ND, c_NI, gain_D)
@@ -123,7 +162,7 @@ class CrossAttention(torch.autograd.Function):
         c_NI, kept = run.attention.attend(ops, q_NI, kv_M2I.detach(), factor_MH, None, tiles, heads, causal=False)
         ctx.save_for_backward(x_ND, gain_D, q, out, y_ND, r_N, c_NI, *kept)
         ctx.run, ctx.site, ctx.heads, ctx.factor_MH = run, site, heads, factor_MH
-        return ops.add(x_ND.detach(), c_NI @ out.t(), run.mask(site), tokens.row_N)
+        return ops.add(x_ND.detach(), run.summed(c_NI @ out.t()), run.mask(site), tokens.row_N)
 
     @staticmethod
     @once_differentiable
@@ -140,7 +179,7 @@ class CrossAttention(torch.autograd.Function):
         run.attention.attend_backward(
             ops, do_ND @ out, ctx.factor_MH, None, kept, inputs.cross, ctx.heads, False, dq_NI, dkv_M2I
         )
-        dx_ND, dgain_D = ops.rms_backward(dq_NI @ q, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
+        dx_ND, dgain_D = ops.rms_backward(run.summed(dq_NI @ q), x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         wants = ctx.needs_input_grad
         dq, dout = _product(wants[2], dq_NI, y_ND, gain_D), _product(wants[3], do_ND, c_NI, gain_D)
         return dx_ND, dgain_D, *dq, *dout, dkv_M2I, None, None, None
@@ -169,7 +208,7 @@ class MakeMemory(torch.autograd.Function):
             add_product_(dy_ND, dkv_N2I, w)
             wanted = any(ctx.needs_input_grad[3 + 2 * i : 5 + 2 * i])
             found += _product(wanted, dkv_N2I, y_ND, gain_D, 2)
-        dy_ND = run.ops.masked(dy_ND, run.mask("encoder.norm"), run.inputs.source.row_N)
+        dy_ND = run.ops.masked(run.summed(dy_ND), run.mask("encoder.norm"), run.inputs.source.row_N)
         dx_ND, dgain_D = run.ops.rms_backward(dy_ND, x_ND.detach(), r_N, gain_D.detach(), None)
         return dx_ND, dgain_D, None, *found
 
@@ -190,7 +229,8 @@ class EncoderEnd(torch.autograd.Function):
     def backward(ctx, dy_ND):
         x_ND, gain_D, r_N = ctx.saved_tensors
         run = ctx.run
-        dy_ND = run.ops.masked(dy_ND.contiguous(), run.mask("encoder.norm"), run.inputs.source.row_N)
+        dy_ND = run.summed(dy_ND.contiguous())  # once for all layers, whose gradients autograd has added up
+        dy_ND = run.ops.masked(dy_ND, run.mask("encoder.norm"), run.inputs.source.row_N)
         dx_ND, dgain_D = run.ops.rms_backward(dy_ND, x_ND.detach(), r_N, gain_D.detach(), None)
         return dx_ND, dgain_D, None
 
@@ -226,7 +266,7 @@ class ReluFeed(torch.autograd.Function):
         run.ops.relu_(h_NF, run.mask(f"{site}.hidden"), tokens.row_N)
         ctx.save_for_backward(x_ND, gain_D, wi, wo, y_ND, r_N, h_NF)
         ctx.run, ctx.site, ctx.tokens = run, site, tokens
-        return run.ops.add(x_ND.detach(), h_NF @ wo.t(), run.mask(site), tokens.row_N)
+        return run.ops.add(x_ND.detach(), run.summed(h_NF @ wo.t()), run.mask(site), tokens.row_N)
 
     @staticmethod
     @once_differentiable
@@ -237,7 +277,7 @@ class ReluFeed(torch.autograd.Function):
         do_ND = ops.masked(dz_ND, run.mask(ctx.site), ctx.tokens.row_N).to(wo.dtype)
         dh_NF = do_ND @ wo
         ops.relu_backward_(dh_NF, h_NF, run.scale)
-        dx_ND, dgain_D = ops.rms_backward(dh_NF @ wi, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
+        dx_ND, dgain_D = ops.rms_backward(run.summed(dh_NF @ wi), x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         wants = ctx.needs_input_grad
         dwi, dwo = _product(wants[2], dh_NF, y_ND, gain_D), _product(wants[3], do_ND, h_NF, gain_D)
         return dx_ND, dgain_D, *dwi, *dwo, None, None, None
@@ -254,7 +294,7 @@ class GatedFeed(torch.autograd.Function):
         a_NF = run.ops.gated(h_N2F, run.mask(f"{site}.hidden"), tokens.row_N)
         ctx.save_for_backward(x_ND, gain_D, wi, wo, y_ND, r_N, h_N2F, a_NF)
         ctx.run, ctx.site, ctx.tokens = run, site, tokens
-        return run.ops.add(x_ND.detach(), a_NF @ wo.t(), run.mask(site), tokens.row_N)
+        return run.ops.add(x_ND.detach(), run.summed(a_NF @ wo.t()), run.mask(site), tokens.row_N)
 
     @staticmethod
     @once_differentiable
@@ -264,7 +304,7 @@ class GatedFeed(torch.autograd.Function):
         dz_ND = dz_ND.contiguous()
         do_ND = ops.masked(dz_ND, run.mask(ctx.site), row_N).to(wo.dtype)
         dh_N2F = ops.gated_backward(do_ND @ wo, h_N2F, run.mask(f"{ctx.site}.hidden"), row_N)
-        dx_ND, dgain_D = ops.rms_backward(dh_N2F @ wi, x_ND.detach(), r_N, gain_D.detach(), dz_ND)
+        dx_ND, dgain_D = ops.rms_backward(run.summed(dh_N2F @ wi), x_ND.detach(), r_N, gain_D.detach(), dz_ND)
         wants = ctx.needs_input_grad
         dwi = _product(any(wants[2:4]), dh_N2F, y_ND, gain_D, 2)
         dwo = _product(wants[4], do_ND, a_NF, gain_D)

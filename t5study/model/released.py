@@ -33,8 +33,9 @@ from torch import Tensor
 
 from t5study import vocab as vocabularies
 from t5study.ground.errors import UserError
+from t5study.ground.fingerprint import fingerprint
 from t5study.ground.pairs import EOS, PAD, Ids
-from t5study.ground.store import MANIFEST, code_version, digest_file, fingerprint, whole_file, whole_folder, write_json
+from t5study.ground.store import MANIFEST, code_version, digest_file, whole_file, whole_folder, write_json
 from t5study.model.architectures import EncoderDecoder, LanguageModel, Model
 from t5study.model.card import write_card
 from t5study.model.config import (

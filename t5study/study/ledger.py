@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from t5study.ground.errors import UserError
+from t5study.ground.fingerprint import fingerprint
 from t5study.ground.machine import describe
-from t5study.ground.store import Store, fingerprint, read_json, read_manifest, write_json
+from t5study.ground.store import Store, read_json, read_manifest, write_json
 from t5study.study import promised
 from t5study.study.baseline import BASELINE
 from t5study.study.benchmarks import Studied

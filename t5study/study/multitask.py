@@ -16,7 +16,7 @@ from t5study.feed.mixing import Rule
 from t5study.feed.multitask import TWICE, UNLABELED, UNLIMITED, Final, scaled
 from t5study.feed.named import Adjusted
 from t5study.ground.errors import UserError
-from t5study.ground.store import fingerprint
+from t5study.ground.fingerprint import fingerprint
 from t5study.model.shapes import Shape
 from t5study.study.experiment import Mixing, Objective
 from t5study.study.material import Chosen, Tokens, Vocabulary

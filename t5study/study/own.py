@@ -25,7 +25,8 @@ from typing import Any
 import xxhash
 
 from t5study.ground.errors import UserError
-from t5study.ground.store import digest_file, fingerprint, read_json
+from t5study.ground.fingerprint import fingerprint
+from t5study.ground.store import digest_file, read_json
 from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
 from t5study.study.experiment import Experiment

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from t5study.ground.errors import UserError
+from t5study.ground.fingerprint import canonical
 from t5study.ground.machine import Machine, cores
-from t5study.ground.store import Store, canonical, read_json, write_json
+from t5study.ground.store import Store, read_json, write_json
 from t5study.study import scales
 from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE

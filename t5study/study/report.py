@@ -6,7 +6,7 @@ folders give equal bytes. Everything is read and rendered before the first file 
     report_input, report_fields    what is in the folder, checked; report_journals: its curves
     findings                       what it means: changes in units of noise, bold, signal
     differences, examples, paired  each row against the baseline, tested over seeds and over examples
-    report_text, report_method     the words; report_differences: of the tests
+    report_text, report_method     the words; report_differences: of the tests; report_numbers: figures and lists
     report_scaling, scaling        laws of loss and size, and what more would bring
     figures, svg                   the drawings
     report_view, report_files      what is shown, and the CSV
@@ -29,6 +29,7 @@ from t5study.study import (
     report_files,
     report_latex,
     report_method,
+    report_numbers,
     report_scaling,
     report_text,
 )
@@ -71,12 +72,12 @@ def render(study: Study, shown: dict[str, Any], template: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "figure": report_text.figure,
-        "signed": report_text.signed,
-        "sigmas": report_text.sigmas,
-        "size": report_text.size,
-        "count": report_text.count,
-        "plural": report_text.plural,
+        "figure": report_numbers.figure,
+        "signed": report_numbers.signed,
+        "sigmas": report_numbers.sigmas,
+        "size": report_numbers.size,
+        "count": report_numbers.count,
+        "plural": report_numbers.plural,
         "duration": duration,
         "md": markdown,
         "svg": Markup,  # our own drawings, escaped when they were made

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from t5study.study.differences import Corrected, Difference
 from t5study.study.findings import Line
 from t5study.study.paired import Contrast
-from t5study.study.report_text import listed, plural, signed
+from t5study.study.report_numbers import listed, plural, signed
 from t5study.study.scores import Column
 
 OUTCOMES = {

@@ -15,7 +15,8 @@ from typing import Any
 from t5study.study.findings import Judged, Line, PaperRow
 from t5study.study.report_differences import SAID
 from t5study.study.report_input import Study
-from t5study.study.report_text import PUBLISHED, figure, signed
+from t5study.study.report_numbers import figure, signed
+from t5study.study.report_text import PUBLISHED
 from t5study.study.report_view import TableView
 
 _SPECIAL = {

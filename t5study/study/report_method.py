@@ -8,7 +8,8 @@ from typing import Any
 
 from t5study.study.findings import model_size
 from t5study.study.report_input import Study
-from t5study.study.report_text import count, listed, plural, text_name
+from t5study.study.report_numbers import count, listed, plural
+from t5study.study.report_text import text_name
 
 
 def settings(value: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:

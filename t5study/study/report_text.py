@@ -5,7 +5,7 @@ Every function gives plain text, made from a study's numbers; nothing here knows
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from t5study.ground.journal import duration
 from t5study.study.findings import (
@@ -24,7 +24,7 @@ from t5study.study.findings import (
 )
 from t5study.study.ranks import RankAgreement
 from t5study.study.report_input import Round, Study
-from t5study.study.scores import Column
+from t5study.study.report_numbers import count, figure, listed, plural, sigmas, signed
 
 PUBLISHED = (
     "Published in later papers, as transcribed. These are of other baselines, sizes and tasks than the paper’s and "
@@ -39,79 +39,6 @@ MARKS = {
     "baseline": ("◆", "the baseline"),
     "unknown": ("?", "no noise to judge by"),
 }
-
-
-# --- numbers ----------------------------------------------------------------------------------------------------
-
-
-def figure(value: float | None, column: Column | None = None) -> str:
-    """Two decimals of a metric, three of nats.
-
-    >>> figure(-1.2345)
-    '−1.23'
-    """
-    digits = 3 if column is not None and column.kind == "likelihood" else 2
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def signed(value: float | None, column: Column | None = None) -> str:
-    """
-    >>> signed(0.5), signed(-0.001), signed(None)
-    ('+0.50', '0.00', '–')
-    """
-    text = figure(value, column)
-    if value is None or not text.strip("−0."):
-        return text.removeprefix("−")
-    return text if value < 0 else f"+{text}"
-
-
-def sigmas(units: float | None) -> str:
-    """A difference in standard deviations of the repeated baselines.
-
-    >>> sigmas(3.14), sigmas(-43.8), sigmas(None)
-    ('+3.1 σ', '−44 σ', '–')
-    """
-    if units is None:
-        return "–"
-    text = f"{units:+.1f}" if abs(units) < 9.95 else f"{units:+.0f}"
-    return ("0.0" if text in ("+0.0", "-0.0") else text).replace("-", "−") + " σ"
-
-
-def size(units: float) -> str:
-    """The same without its sign, beside a change that has one.
-
-    >>> size(-3.14)
-    '3.1 σ'
-    """
-    return sigmas(abs(units)).removeprefix("+")
-
-
-def count(n: float) -> str:
-    """
-    >>> count(4128768), count(812), count(2132480), count(34359738368)
-    ('4.1 million', '812', '2.1 million', '34.4 billion')
-    """
-    for unit, size in (("billion", 1e9), ("million", 1e6)):
-        if n >= size:
-            return f"{n / size:.1f} {unit}"
-    return f"{n:,.0f}"
-
-
-def listed(words: Iterable[str]) -> str:
-    """
-    >>> listed(["a", "b", "c"]), listed(["a"])
-    ('a, b and c', 'a')
-    """
-    words = list(words)
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else "none"
-
-
-def plural(n: int, word: str) -> str:
-    """
-    >>> plural(1, "run"), plural(2, "run")
-    ('1 run', '2 runs')
-    """
-    return f"{n:,} {word}{'' if n == 1 else 's'}"
 
 
 # --- the headline -----------------------------------------------------------------------------------------------
@@ -326,8 +253,8 @@ def agreement_sentence(found: Agreement) -> str:
     """How our changes lie beside the paper's."""
     told = (
         f"Of {plural(found.compared, 'variant')} that both measured, the paper tells {found.told} from its baseline "
-        f"(median column beyond two of its standard deviations). Here {found.same} of them go the same way, "
-        f"{found.opposite} the opposite way, and {found.unseen} cannot be told."
+        f"(median column beyond two of its standard deviations). Of these {found.told} go here the same "
+        f"way: {found.same}, the opposite way: {found.opposite}, cannot be told: {found.unseen}."
     )
     if found.order is None:
         return f"{told} Their order is not compared: it takes four variants, and unlike changes."

@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from t5study.ground.fingerprint import fingerprint
 from t5study.ground.machine import Machine
-from t5study.ground.store import MANIFEST, Store, fingerprint, read_json, write_json
+from t5study.ground.store import MANIFEST, Store, read_json, write_json
 from t5study.study import builds
 
 RESULT, COST = "result.json", "cost.json"

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from t5study.decode.methods import Beam
-from t5study.ground.store import fingerprint, verify
+from t5study.ground.fingerprint import fingerprint
+from t5study.ground.store import verify
 from t5study.model.shapes import Shape, flops
 from t5study.study.experiment import Mixing, Objective
 from t5study.study.material import Chosen, Tokens, Vocabulary

@@ -103,7 +103,7 @@ def choose(site: Site, machine: Machine, rows: int) -> Choice:
         for size in _sizes(rows, machine):
             needs = base + computed(run, machine, ranks, size, rows // size, again, moved)
             choice = Choice(machine.device, rows, size, again, needs, None, room, None)
-            if ranks.shard or grows or ranks.most(int(time.monotonic() > until)):
+            if ranks.cut or grows or ranks.most(int(time.monotonic() > until)):
                 if needs <= SURE * room:
                     found.append(choice)
                     break

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from t5study.ground.errors import UserError
-from t5study.ground.store import canonical, fingerprint, read_json, write_json
+from t5study.ground.fingerprint import canonical, fingerprint
+from t5study.ground.store import read_json, write_json
 
 JOURNAL, EVALUATIONS, SUMMARY = "journal.jsonl", "evaluations.jsonl", "summary.json"
 RUN, CHECKPOINTS, LOCK = "run.json", "checkpoints", ".lock"

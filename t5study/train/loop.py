@@ -112,13 +112,13 @@ def train(
 ) -> dict[str, Any]:
     """Trains a model to the end of the run and returns its summary. The model holds the final weights then.
 
-    model: as the run begins, on any device. With shards it may be on the meta device: each rank makes its own rows'
-    first values, of the run's seed, and the model is filled on the first rank alone. folder: made if it is not there; a
-    run that was interrupted in it goes on, one that is done only loads its weights. evaluate(step, model): called every
-    `evaluate_every` steps and at the end; its numbers become a row of evaluations.jsonl. progress: update(step,
-    tokens=, loss=) and close(). strict: stop at a damaged checkpoint rather than take the one before. profile: first
-    and last step to profile (profile.py). async_save: write checkpoints while steps go on
-    (saver.py). ranks: all of them call this with the same run, stream and folder; the first alone reads, writes,
+    model: as the run begins, on any device. Where each rank keeps pieces of it it may be on the meta device: each makes
+    its own's first values, of the run's seed, and the model is filled on the first rank alone. folder: made if it is
+    not there; a run that was interrupted in it goes on, one that is done only loads its weights. evaluate(step, model):
+    called every `evaluate_every` steps and at the end; its numbers become a row of evaluations.jsonl. progress:
+    update(step, tokens=, loss=) and close(). strict: stop at a damaged checkpoint rather than take the one before.
+    profile: first and last step to profile (profile.py). async_save: write checkpoints while steps go on (saver.py).
+    ranks: all of them call this with the same run, stream and folder; the first alone reads, writes,
     evaluates, speaks.
 
     Raises Stopped after SIGINT, SIGTERM and the like (stop.py), when everything is saved. NoRoom: a full disk.
@@ -139,14 +139,18 @@ def train(
         from t5study.train import shards
 
         work, settings = shards.spread(model, ranks, machine.device, run.seed), shards.Settings(run.optimizer)
-        if not fresh:
-            model.cpu()  # until it is evaluated, or handed on
+    elif ranks.tensor:
+        from t5study.train import slices
+
+        work, settings = slices.spread(model, ranks, machine.device, run.seed), slices.Settings(run.optimizer)
+    if ranks.cut and not fresh:
+        model.cpu()  # until it is evaluated, or handed on
     if run.weights == "bf16" and isinstance(settings, Adafactor):
         in_bf16(model)
         settings = Rounded(settings, run.seed)
     if machine.streamed and isinstance(settings, Adafactor | Rounded):
         settings = streamed.Settings(settings)
-    movement = Movement(run.tuning, work, run.steps)
+    movement = Movement(run.tuning, work, run.steps, model)
     site = Site(run, work, movement, movement.optimizer(settings, 0), folder, ranks, strict, model)
     with told_if_full(folder, site.size), ExitStack() as held:
         ranks.once(lambda: folder.mkdir(parents=True, exist_ok=True))
@@ -185,6 +189,7 @@ def check(run: TrainRun, machine: Machine, ranks: Ranks) -> None:
     grows = len(run.tuning.changes(run.steps)) > 1
     for found, where, what in (
         (ranks.shard, "machine: shard", "found shards"),
+        (ranks.tensor, "machine: tensor", "found heads and columns"),
         (machine.streamed, "machine: update in backward", "found updates inside the backward pass"),
         (run.weights == "bf16", "run: weights", "found bf16"),
     ):
@@ -192,10 +197,15 @@ def check(run: TrainRun, machine: Machine, ranks: Ranks) -> None:
             raise UserError(
                 f"{where}: found {run.tuning.label}, which moves more and more weights; leave one of them out"
             )
-        if found and not ranks.shard and ranks.world > 1:
+        if found and not ranks.cut and ranks.world > 1:
             raise UserError(f"{where}: {what} on {ranks.world} ranks; give one rank, or leave it out")
-        if found and ranks.shard and where != "machine: shard":
-            raise UserError(f"{where}: {what} with shards; leave one of them out")
+        if found and ranks.cut and where not in ("machine: shard", "machine: tensor"):
+            cut = "shards" if ranks.shard else "tensor parallelism"
+            raise UserError(f"{where}: {what} with {cut}; leave one of them out")
+    if ranks.tensor:
+        from t5study.train import slices
+
+        slices.require(run.shape, ranks.tensor)
     if machine.streamed:
         if not isinstance(run.optimizer, Adafactor):
             raise UserError("machine: update in backward: found AdamW; give Adafactor, or leave it out")
@@ -229,7 +239,7 @@ def _go_on(
     weights, tells = list(model.parameters()), progress is None and ranks.first
     # Of weights that stand still no gradient is made: a step is then less than three forward passes.
     work = Work(run.shape, run.architecture) if ranks.first and run.tuning == AllParameters() else None
-    if tells and site.movement.trainable(step + 1) < sum(weight.numel() for weight in weights):
+    if tells and site.movement.trainable(step + 1) < sum(site.movement.numbers.values()):
         print(f"t5study: {site.told(step + 1)}", file=sys.stderr)
     if tells and (how := gpu.told(machine.device)):
         print(f"t5study: {how}", file=sys.stderr)

@@ -27,6 +27,7 @@ from torch import distributed as dist
 
 from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 from t5study.ground.machine import Machine, rank_here
+from t5study.train.meeting import meet
 
 # Others wait this long for the first rank while it evaluates or writes. A rank that dies is noticed at once all the
 # same: its connections close.
@@ -37,48 +38,65 @@ BUCKET = 1 << 23  # numbers that are added over the ranks in one call: 32 MiB in
 @dataclass(frozen=True)
 class Ranks:
     """rank: which of `world` processes this is. All of them call the same methods in the same order. shard: among how
-    many ranks the rows of every weight are cut (shards.py), 0 if each has all of them. Fewer than the world: those of
-    neighbouring numbers keep the whole between them, and each such group is a copy of the others."""
+    many ranks the rows of every weight are cut (shards.py), 0 if each has all of them. tensor: among how many heads and
+    hidden columns are (slices.py), 0 for none. Fewer than the world: those of neighbouring numbers keep the whole
+    between them, and each such group is a copy of the others."""
 
     rank: int = 0
     world: int = 1
     shard: int = 0
+    tensor: int = 0
 
     def __post_init__(self) -> None:
-        if self.shard and (self.shard < 2 or self.world % self.shard):
+        for name in ("shard", "tensor"):
+            if (found := getattr(self, name)) and (found < 2 or self.world % found):
+                raise UserError(
+                    f"machine: {name}: found {found} for {self.world} ranks; give a number from 2 that divides them"
+                )
+        if self.shard and self.tensor:
             raise UserError(
-                f"machine: shard: found {self.shard} for {self.world} ranks; give a number from 2 that divides them"
+                f"machine: tensor: found {self.tensor} with shards among {self.shard}; leave one of them out"
             )
+
+    @property
+    def cut(self) -> bool:
+        """Whether a rank has pieces of weights (pieces.py)."""
+        return bool(self.shard or self.tensor)
+
+    @property
+    def groups(self) -> int:
+        """Among how many the rows of a batch are shared out: the ranks, or groups of them that see the same rows."""
+        return self.world // (self.tensor or 1)
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
     def rows(self, rows: int) -> slice:
-        """Which rows of a step's batch are this rank's. UserError if the ranks cannot have equally many.
+        """Which rows of a step's batch are this rank's. UserError if the ranks, or groups of them, cannot have equally
+        many.
 
-        >>> Ranks(1, 4).rows(32)
-        slice(8, 16, None)
+        >>> Ranks(1, 4).rows(32), Ranks(1, 4, tensor=2).rows(32)
+        (slice(8, 16, None), slice(0, 16, None))
         """
-        if rows % self.world:
-            raise UserError(
-                f"run: rows: found {rows} for {self.world} ranks; give rows that {self.world} divides, or other ranks"
-            )
-        share = rows // self.world
-        return slice(self.rank * share, (self.rank + 1) * share)
+        if rows % self.groups:
+            who = f"{self.groups} groups of {self.tensor} ranks" if self.tensor else f"{self.world} ranks"
+            raise UserError(f"run: rows: found {rows} for {who}; give rows that {self.groups} divides, or other ranks")
+        share, place = rows // self.groups, self.rank // (self.tensor or 1)
+        return slice(place * share, (place + 1) * share)
 
-    def add(self, tensor: Tensor) -> Tensor:
-        """The sum of all ranks' tensors, in place."""
+    def add(self, tensor: Tensor, over: Any = None) -> Tensor:
+        """The sum of all ranks' tensors, in place. over: a process group, for the sum of its ranks' alone."""
         if self.world > 1:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=over)
         return tensor
 
-    def add_all(self, tensors: Iterable[Tensor]) -> None:
+    def add_all(self, tensors: Iterable[Tensor], over: Any = None) -> None:
         """`add` for many, a few calls in all."""
         if self.world == 1:
             return
         for bucket in _buckets(tensors):
-            flat = self.add(torch.cat([tensor.reshape(-1) for tensor in bucket]))
+            flat = self.add(torch.cat([tensor.reshape(-1) for tensor in bucket]), over)
             for tensor, total in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.copy_(total.view_as(tensor))
 
@@ -183,9 +201,12 @@ def joined(machine: Machine) -> Iterator[Ranks]:
         return
     if machine.device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if machine.device == "cuda" else "gloo", timeout=PATIENCE)
+    store = meet(rank, world)
+    store.set_timeout(PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if machine.device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:
-        yield Ranks(rank, world, machine.shard)
+        yield Ranks(rank, world, machine.shard, machine.tensor)
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise

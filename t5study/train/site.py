@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from t5study.ground.errors import UserError
+from t5study.ground.fingerprint import fingerprint
 from t5study.ground.journal import read_journal
-from t5study.ground.store import fingerprint
 from t5study.train.checkpoint import (
     Checkpoint,
     Prefix,
@@ -45,12 +45,17 @@ class Site:
     folder: Path
     ranks: Ranks = ALONE
     strict: bool = False
-    given: Any = None  # the model as it was given, where `model` is one of which each rank has a part
+    given: Any = None  # the model as it was given, where `model` is one of which each rank has pieces
     found: Checkpoint | None = None  # on the first rank: what it has read and not given to all yet
     judge: Judge = field(default_factory=lambda: Judge(Guard()))
 
     @property
-    def weights(self) -> dict[str, torch.nn.Parameter]:
+    def weights(self) -> dict[str, torch.Tensor]:
+        """By name, of the size of the whole wherever pieces of it are."""
+        if self.ranks.tensor:
+            from t5study.train import slices
+
+            return slices.wholes(self.model)
         return dict(self.model.named_parameters())
 
     @property
@@ -75,19 +80,19 @@ class Site:
 
     @contextmanager
     def whole(self) -> Iterator[Any]:
-        """The model to evaluate: with all its weights, of a model in shards on the first rank's device. One that was
+        """The model to evaluate: with all its weights, of a model in pieces on the first rank's device. One that was
         given on the meta device is filled on the first rank alone."""
-        if not self.ranks.shard:
+        if not self.ranks.cut:
             yield copy.deepcopy(self.model).float() if self.run.weights == "bf16" else self.model
             return
-        from t5study.train import shards
+        from t5study.train import pieces
 
         weights = self.weights
         if self.given.embedding.is_meta and self.ranks.first:
             self.given.to_empty(device="cpu")
         with torch.no_grad():
             for name, weight in self.given.named_parameters():
-                value = shards.whole(weights[name])
+                value = pieces.whole(weights[name])
                 if not weight.is_meta:
                     weight.copy_(value)
         if self.ranks.first:
@@ -100,11 +105,11 @@ class Site:
         """Weights and optimiser's state, all of each: all ranks have to ask. The live ones, to save before the next
         step, where they are whole."""
         weights, state = self.weights, self.optimizer.state_tensors()
-        if not self.ranks.shard:
+        if not self.ranks.cut:
             return weights, state
-        from t5study.train import shards
+        from t5study.train import pieces
 
-        return shards.gather(weights, self.ranks), shards.gather(state, self.ranks)
+        return pieces.gather(weights, self.ranks), pieces.gather(state, self.ranks)
 
     def journal_sizes(self) -> dict[str, int]:
         """How much of each journal belongs to the step at hand, in bytes."""
@@ -190,10 +195,10 @@ class Site:
         self.optimizer.load(dict(self.ranks.shared(found and found.optimizer, state)))
 
     def _fill(self, weight: torch.Tensor, value: torch.Tensor) -> None:
-        if self.ranks.shard:
-            from t5study.train import shards
+        if self.ranks.cut:
+            from t5study.train import pieces
 
-            shards.fill(weight, value)
+            pieces.fill(weight, value)
         else:
             weight.copy_(value)
 

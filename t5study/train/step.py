@@ -97,12 +97,18 @@ def gradients(
     grads = [p.grad for p in weights if p.grad is not None]
     own = torch.stack(sums).sum(0)
     told = _not_finite_here(own, grads, ranks)
+    if ranks.tensor and ranks.rank % ranks.tensor:
+        own = torch.zeros_like(own)  # the first of its group has told of the same rows
     if streamed is not None:
         norm = streamed.norm()
     elif ranks.shard:
         from t5study.train import shards
 
         norm = shards.norm(grads)
+    elif ranks.tensor:
+        from t5study.train import slices
+
+        norm = slices.add(model, weights, ranks)
     else:
         ranks.add_all(grads)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).double()

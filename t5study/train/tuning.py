@@ -172,11 +172,13 @@ def begin(tuning: Tuning, model: Any, seed: int) -> Any:
 class Movement:
     """A tuning at work on a model: `requires_grad` is true of what moves, and of nothing else.
 
-    groups: the steps at which weights begin to move -> those weights by name; the first of them is step 1.
+    groups: the steps at which weights begin to move -> those weights by name; the first of them is step 1. whole: the
+    model that numbers are counted in, where this one has pieces of its weights.
     """
 
-    def __init__(self, tuning: Tuning, model: nn.Module, steps: int):
+    def __init__(self, tuning: Tuning, model: nn.Module, steps: int, whole: nn.Module | None = None):
         self.model = model
+        self.numbers = {name: weight.numel() for name, weight in (model if whole is None else whole).named_parameters()}
         self.groups: dict[int, dict[str, nn.Parameter]] = {}
         weights, moving = dict(model.named_parameters()), frozenset[str]()
         for step in tuning.changes(steps):
@@ -188,7 +190,7 @@ class Movement:
     def trainable(self, step: int) -> int:
         """Numbers that the update number `step` moves."""
         moving = (group for first, group in self.groups.items() if first <= step)
-        return sum(weight.numel() for group in moving for weight in group.values())
+        return sum(self.numbers[name] for group in moving for name in group)
 
     def optimizer(self, settings: Builder, done: int) -> Optimizer:
         """A new optimiser as it is after `done` updates, but for the numbers in its states: it has a state for what

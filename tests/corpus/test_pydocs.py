@@ -11,7 +11,7 @@ from t5study import pydocs
 from t5study.corpus import pydocs as corpus
 from t5study.corpus.page import Page
 from t5study.docstrings import Documented, Parameter, plain
-from t5study.ground.store import fingerprint
+from t5study.ground.fingerprint import fingerprint
 from t5study.tasks import pydocs as tasks
 
 

@@ -19,7 +19,8 @@ from shared_data import SHARED
 from t5study.corpus.page import Drops
 from t5study.corpus.read import TextFiles, text_files
 from t5study.ground.errors import UserError
-from t5study.ground.store import fingerprint, write_manifest
+from t5study.ground.fingerprint import fingerprint
+from t5study.ground.store import write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 

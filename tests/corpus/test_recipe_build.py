@@ -158,6 +158,7 @@ def test_small_pieces_and_ranges_change_no_byte(
 ):
     """What bounds memory plays no part in the result: many pieces a file, many ranges, shares of the output."""
     monkeypatch.setattr(pieces, "PAGES_MOST", 30)
+    monkeypatch.setattr(pieces, "BATCH", 10)
     pattern = write_shards(tmp_path / "in", MADE, 2, seed=7)
     build_recipe(recipe("3.1.0"), [pattern], tmp_path / "out", memory=300 * dedup.ROW_BYTES)
     assert bytes_of(tmp_path / "out") == bytes_of(built["3.1.0"])
@@ -221,7 +222,7 @@ from t5study.corpus.engines import Local
 from t5study.corpus.recipe_build import build_recipe
 from t5study.corpus.recipes import make_recipe
 if __name__ == "__main__":
-    pieces.PAGES_MOST = 40
+    pieces.PAGES_MOST, pieces.BATCH = 40, 20
     recipe = make_recipe("own", "paper", skip=["language"])
     build_recipe(recipe, [sys.argv[1]], Path(sys.argv[2]), Local(int(sys.argv[3])))
 """

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from t5study.ground.errors import UserError
-from t5study.ground.store import Store, canonical, fingerprint, read_json, verify, whole_folder, write_manifest
+from t5study.ground.fingerprint import canonical, fingerprint
+from t5study.ground.store import Store, read_json, verify, whole_folder, write_manifest
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pytest
 from toy_study import NoText, toy_setting, toy_task
 
 from t5study.feed.mixing import Equal, ExamplesProportional, Temperature
+from t5study.ground.fingerprint import canonical, fingerprint
 from t5study.ground.machine import Machine
-from t5study.ground.store import canonical, fingerprint
 from t5study.objectives import Denoising, PrefixLM, ReplaceSpans, SpanCorruption
 from t5study.study.baseline import BASELINE
 from t5study.study.experiment import Architecture, Ensembled

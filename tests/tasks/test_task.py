@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from t5study.ground.errors import UserError
-from t5study.ground.store import fingerprint
+from t5study.ground.fingerprint import fingerprint
 from t5study.tasks.task import Row, Rows, Task, find, keep, kept, make_task, names
 
 TRAIN = tuple(Row(str(i), f"tone: text {i}", ("sad", "glad")[i % 2]) for i in range(8))

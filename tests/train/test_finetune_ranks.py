@@ -36,7 +36,15 @@ def losses(folder: Path) -> np.ndarray:
     return np.array([row["loss"] for row in read_journal(folder / "journal.jsonl")])
 
 
-@pytest.mark.parametrize("more", [(), ("--shard", "--recompute", "--micro-batch", "1"), ("--tuning", "adapters(8)")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("--shard", "--recompute", "--micro-batch", "1"),
+        ("--tuning", "adapters(8)"),
+        ("--tuning", "adapters(8)", "--tensor", "2"),
+    ],
+)
 def test_two_ranks_fine_tune_as_one(runs: RankRuns, tuned: list[str], tmp_path: Path, more: tuple[str, ...]):
     """From a model's folder, on two tasks, with dropout: losses to 1e-6, evaluations, weights."""
     plain = [word for word in more if word.startswith(("--tuning", "adapters"))]

@@ -21,10 +21,10 @@ import torch
 from tiny_run import RUN, SHAPE, Watched, evaluate, go, losses, make, outcome
 
 from t5study.ground.errors import NoRoom, Stopped, UserError
+from t5study.ground.fingerprint import fingerprint
 from t5study.ground.journal import read_journal
 from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
-from t5study.ground.store import fingerprint
 from t5study.model import gpu
 from t5study.train.checkpoint import steps
 from t5study.train.loop import train

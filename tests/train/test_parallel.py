@@ -262,11 +262,13 @@ def test_the_command_line_on_two_ranks(runs: RankRuns, tmp_path: Path):
     assert runs.command(2, [*words, "--rows", "4"], tmp_path / "good") == [0, 0]
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
     assert (tmp_path / "good.1.txt").read_text() == ""
-    words[-1] = str(tmp_path / "cut")
-    assert runs.command(2, [*words, "--rows", "4", "--shard"], tmp_path / "shards") == [0, 0]
-    found, expected = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("cut", "run"))
-    for name, weight in expected.items():
-        torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-5)
+    expected = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    for name, how in (("shards", ("--rows", "4", "--shard")), ("slices", ("--rows", "4", "--tensor", "2"))):
+        words[-1] = str(tmp_path / name)
+        assert runs.command(2, [*words, *how], tmp_path / f"{name} told") == [0, 0]
+        found = load_file(tmp_path / name / "model" / "model.safetensors")
+        for weight, value in expected.items():
+            torch.testing.assert_close(found[weight], value, rtol=1e-4, atol=1e-5)
 
 
 # --- without processes --------------------------------------------------------------------------------------------

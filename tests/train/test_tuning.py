@@ -15,9 +15,10 @@ from tiny_run import RUN, SHAPE, Watched, evaluate, go, make, outcome
 from torch import nn
 
 from t5study.ground.errors import Stopped, UserError
+from t5study.ground.fingerprint import fingerprint
 from t5study.ground.journal import read_journal
 from t5study.ground.machine import Machine
-from t5study.ground.store import fingerprint, read_json
+from t5study.ground.store import read_json
 from t5study.model import architectures
 from t5study.train.checkpoint import Checkpoint, save, steps
 from t5study.train.loop import train
