@@ -137,7 +137,7 @@ def _kill(pid: int, folder: Path, step: int, in_save: bool) -> None:
 
 def bad_steps(place: Place) -> tuple[int, int]:
     """NaN or Inf in the loss, a gradient or a batch, on one rank or on one of two: all ranks decide alike, the report
-    names step, rank and examples, and what is left out has moved nothing"""
+    names step, rank, weight and examples, and what is left out has moved nothing"""
     n, good = place.many(100), 0
     for i in range(n):
         folder, world = place.new(), 1 + i % 2
@@ -150,6 +150,7 @@ def bad_steps(place: Place) -> tuple[int, int]:
         told = folder.with_name(f"{folder.name}.0.txt").read_text()
         right = codes == [2 if action == "stop" else 0] * world and f"step {step}: found" in told
         right = right and " in examples " in told and (world == 1 or f" on rank {rank} in" in told)
+        right = right and (where != "gradient" or "(first in " in told)
         if action == "skip":
             sums = [row["sum"] for row in read_journal(folder / "evaluations.jsonl")]
             right = right and [k + 1 for k in range(1, 6) if sums[k] == sums[k - 1]] == [step]
@@ -159,6 +160,25 @@ def bad_steps(place: Place) -> tuple[int, int]:
             right = right and len({folder.with_name(f"run.weights.{r}").read_text() for r in range(world)}) == 1
         good += right
         shutil.rmtree(folder.parent)
+    return good, n
+
+
+def spikes(place: Place) -> tuple[int, int]:
+    """a loss of 1e9 nats at a drawn step is left out and nothing else is; killed about then, within the window of
+    losses that it is judged by, a run ends in the same bytes"""
+    n, good, unbroken = place.many(20), 0, {}
+    for _ in range(n):
+        folder, step = place.new(), place.draw.randrange(22, 28)
+        wrong = {"bad": {"where": "loss", "value": "1e9", "steps": [step]}}
+        how = {"guard": ["skip", 10.0], "faults": wrong}
+        if step not in unbroken:
+            unbroken[step] = short(place, **how)
+        pid = place.runs.start(folder, **how, **SHORT)
+        _kill(pid, folder, step + place.draw.randrange(-2, 2), in_save=False)
+        right = place.runs.wait() in (-9, 0)
+        rows = unbroken[step]["journal.jsonl"].splitlines()
+        right = right and [row["step"] for row in map(json.loads, rows) if "skipped" in row] == [step]
+        good += right and goes_on(place, folder, unbroken[step], **how)
     return good, n
 
 

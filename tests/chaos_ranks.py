@@ -27,7 +27,7 @@ Rhythm = dict[str, int]  # steps, save_every, evaluate_every
 FINE_TUNING: Rhythm = {"steps": 12, "save_every": 4, "evaluate_every": 3}
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
 RANKS, RESTARTS = 4, 10
-HUNG_S = 300  # that five restarts may take
+HUNG_S = 900  # that five restarts may take
 LATE_S = 0.03  # that a kill comes after its moment, at most: about a step of four ranks
 
 
