@@ -223,6 +223,7 @@ SETS: dict[str, Callable[[Place], tuple[int, int]]] = {
     "R10 ranks": chaos_ranks.lost_ranks,
     "R10 torchrun": chaos_ranks.lost_ranks_of_torchrun,
     "R11 bad steps": chaos_faults.bad_steps,
+    "R12 spikes": chaos_faults.spikes,
     "R14 loaders": chaos_faults.lost_loaders,
     "R17 async": chaos_faults.while_steps_go_on,
     "R20 locks": locks,

@@ -97,24 +97,31 @@ def full_disks(place: Place) -> tuple[int, int]:
 
 
 def while_steps_go_on(place: Place) -> tuple[int, int]:
-    """saves while steps go on: plain, with a slow disk, failing, or killed at drawn moments, half of them in a save;
-    bytes are those of a run that waits, and there is a good checkpoint at every moment"""
-    n, good, unbroken = place.many(50), 0, short(place)
+    """saves while steps go on: plain, with a slow disk, failing, or killed at drawn moments, some in a save, some
+    between a save's end and the oldest's removal; bytes are those of a run that waits, and there is a good checkpoint
+    at every moment"""
+    hows = ("kill", "slow", "fail", "kill in a save", "kill after a save", "plain")
+    n, good, unbroken = max(len(hows), place.many(50)), 0, short(place)
     for i in range(n):
-        folder, how = place.new(), ("kill", "slow", "fail", "kill in a save", "plain")[i % 5]
-        wrong = {
+        folder, how = place.new(), hows[i % len(hows)]
+        wrong: dict[str, Any] = {
             "slow": {"slow": 0.3},
             "fail": {"errno": 28, "at": place.draw.randrange(2, 6)},
             "kill in a save": {"slow": 0.1},
+            "kill after a save": {"strikes": [["published", place.draw.choice((15, 20, 25)), 0, "SIGKILL"]]},
         }.get(how, {})
         pid = place.runs.start(folder, async_save=True, faults=wrong, **SHORT)
         right = True
-        if "kill" in how:
+        if how in ("kill", "kill in a save"):
             _kill(pid, folder, place.draw.randrange(6, 25), in_save="save" in how)
-            right = place.runs.wait() in (-9, 0) and good_left(folder)
+        code = place.runs.wait()
+        if how == "kill after a save":
+            right = code == -9 and len(steps(folder)) == 3
+        elif "kill" in how:
+            right = code in (-9, 0)
         else:
-            right = place.runs.wait() == (74 if how == "fail" else 0) and good_left(folder)
-        good += right and goes_on(place, folder, unbroken, async_save=bool(i % 2))
+            right = code == (74 if how == "fail" else 0)
+        good += right and good_left(folder) and goes_on(place, folder, unbroken, async_save=bool(i % 2))
     return good, n
 
 
@@ -130,7 +137,7 @@ def _kill(pid: int, folder: Path, step: int, in_save: bool) -> None:
 
 def bad_steps(place: Place) -> tuple[int, int]:
     """NaN or Inf in the loss, a gradient or a batch, on one rank or on one of two: all ranks decide alike, the report
-    names step, rank and examples, and what is left out has moved nothing"""
+    names step, rank, weight and examples, and what is left out has moved nothing"""
     n, good = place.many(100), 0
     for i in range(n):
         folder, world = place.new(), 1 + i % 2
@@ -143,6 +150,7 @@ def bad_steps(place: Place) -> tuple[int, int]:
         told = folder.with_name(f"{folder.name}.0.txt").read_text()
         right = codes == [2 if action == "stop" else 0] * world and f"step {step}: found" in told
         right = right and " in examples " in told and (world == 1 or f" on rank {rank} in" in told)
+        right = right and (where != "gradient" or "(first in " in told)
         if action == "skip":
             sums = [row["sum"] for row in read_journal(folder / "evaluations.jsonl")]
             right = right and [k + 1 for k in range(1, 6) if sums[k] == sums[k - 1]] == [step]
@@ -155,18 +163,45 @@ def bad_steps(place: Place) -> tuple[int, int]:
     return good, n
 
 
+def spikes(place: Place) -> tuple[int, int]:
+    """a loss of 1e9 nats at a drawn step is left out and nothing else is; killed about then, within the window of
+    losses that it is judged by, a run ends in the same bytes"""
+    n, good, unbroken = place.many(20), 0, {}
+    for _ in range(n):
+        folder, step = place.new(), place.draw.randrange(22, 28)
+        wrong = {"bad": {"where": "loss", "value": "1e9", "steps": [step]}}
+        how = {"guard": ["skip", 10.0], "faults": wrong}
+        if step not in unbroken:
+            unbroken[step] = short(place, **how)
+        pid = place.runs.start(folder, **how, **SHORT)
+        _kill(pid, folder, step + place.draw.randrange(-2, 2), in_save=False)
+        right = place.runs.wait() in (-9, 0)
+        rows = unbroken[step]["journal.jsonl"].splitlines()
+        right = right and [row["step"] for row in map(json.loads, rows) if "skipped" in row] == [step]
+        good += right and goes_on(place, folder, unbroken[step], **how)
+    return good, n
+
+
 def lost_loaders(place: Place) -> tuple[int, int]:
-    """the thread that makes batches raises, hangs or ends without a word, at the first, a middle or the last batch: the
-    cause is told, and the same command ends in the same bytes"""
-    n, good, unbroken = place.many(30), 0, short(place)
+    """the thread that makes batches raises, hangs or ends without a word, at the first, a middle or the last batch, of
+    a run alone or on one of two ranks: the cause is told, the other rank ends, the same command ends in the same bytes
+    """
+    n, good, unbroken = place.many(30), 0, {}
     for i in range(n):
-        folder, how = place.new(), ("raise", "hang", "die")[i % 3]
+        world, how = 1 + i % 2, ("raise", "hang", "die")[i % 3]
+        if world not in unbroken:
+            folder = place.new()
+            assert place.ranks.go(world, folder, **SHORT) == [0] * world
+            unbroken[world] = outcome(folder)
+        folder, rank = place.new(), place.draw.randrange(world)
         batch = (1, place.draw.randrange(2, 30), 30)[i // 3 % 3]
-        place.runs.start(folder, faults={"stream": how, "batch": batch}, **SHORT)
-        right = place.runs.wait() == (1 if how == "raise" else 75)
+        codes = place.ranks.go(world, folder, wrong={"stream": how, "batch": batch, "rank": rank}, **SHORT)
+        right = codes == [1 if r == rank and how == "raise" else 75 for r in range(world)]
         said = {"raise": "shard-00003", "hang": "no batch from example", "die": "the thread that makes batches ended"}
-        right = right and said[how] in (folder / "err.txt").read_text()
-        good += right and goes_on(place, folder, unbroken)
+        right = right and said[how] in folder.with_name(f"{folder.name}.{rank}.txt").read_text()
+        right = right and place.ranks.go(world, folder, **SHORT) == [0] * world
+        good += right and outcome(folder) == unbroken[world]
+        shutil.rmtree(folder.parent)
     return good, n
 
 

@@ -9,6 +9,7 @@
     {"errno": 122, "at": 2}           the second sync of a file ends so (122: a quota)
     {"slow": 0.05}                    every sync takes so many seconds more
     {"stream": "raise", "batch": 7}   that batch is not made: "raise", "hang", or "die" (its thread ends without a word)
+                                      With "rank": on that rank alone
     {"kill": 7, "rank": 1}            the rank dies by SIGKILL when it has made so many steps; once
     {"ledger": FILE}                  a line a step: its number, and the digest of its batch
     {"strikes": [["save", 10, 1, "SIGKILL"], ...]}    signals to a rank at a moment of the run (strikes.py)
@@ -59,7 +60,7 @@ def injected(folder: Path, wrong: dict[str, Any], rank: int = 0) -> Iterator[Non
         shutil.disk_usage = lambda _: usage._replace(free=wrong["disk"])  # type: ignore[assignment]
     if "errno" in wrong or "slow" in wrong:
         _syncs(wrong)
-    if "stream" in wrong:
+    if "stream" in wrong and rank == wrong.get("rank", rank):
         _batches(wrong["stream"], wrong["batch"])
     if {"bad", "kill", "ledger", "limit_at"} & set(wrong):
         _steps(folder, wrong, rank)

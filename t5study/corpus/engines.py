@@ -63,14 +63,14 @@ class Local:
         waiting, busy = list(numbers)[::-1], set()
         for ours in self._pool:
             if waiting:
-                ours.send((job, stage, waiting.pop()))
+                _give(ours, job, stage, waiting.pop())
                 busy.add(ours)
         while busy:
             for ours in connection.wait(list(busy)):
                 assert isinstance(ours, connection.Connection)
                 done = _answer(ours, stage)
                 if waiting:
-                    ours.send((job, stage, waiting.pop()))
+                    _give(ours, job, stage, waiting.pop())
                 else:
                     busy.discard(ours)
                 yield done
@@ -87,14 +87,30 @@ class Local:
 _CONTEXT = get_context("spawn")
 
 
+# A pipe whose other end died: closed, or with what nobody will read any more.
+_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
+
+
+def _give(pipe: Any, job: Job, stage: str, number: int) -> None:
+    try:
+        pipe.send((job, stage, number))
+    except _GONE:
+        raise _killed(stage) from None
+
+
 def _answer(pipe: Any, stage: str) -> Done:
     try:
-        return _done(pipe.recv())
-    except EOFError:
-        raise UserError(
-            f"a worker of the stage {stage} was killed, perhaps for want of memory; run the same command again with "
-            "fewer --workers, and it goes on"
-        ) from None
+        answer = pipe.recv()
+    except _GONE:
+        raise _killed(stage) from None
+    return _done(answer)
+
+
+def _killed(stage: str) -> UserError:
+    return UserError(
+        f"a worker of the stage {stage} was killed, perhaps for want of memory; run the same command again with "
+        "fewer --workers, and it goes on"
+    )
 
 
 Answer = tuple[Done, None] | tuple[None, str | OSError]  # what was done, or why not: a user's error is its line

@@ -28,7 +28,7 @@ from t5study.train.parallel import ALONE, Ranks
 from t5study.train.parts import names
 from t5study.train.reshard import reshard
 
-STEPS = 20
+STEPS, STOP = 24, 4  # twenty steps are still to be made where one of so many ranks is stopped
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +126,19 @@ def test_a_run_goes_on_on_any_number_of_ranks(
     after the load, gathered again, are the checkpoint's bytes; their batches are those of a stream read from its start.
     """
     begun = tmp_path / "begun"
-    assert runs.go(saved, begun, stop_at=10, shard=shard, steps=STEPS) == [75] * saved
-    assert steps(begun) == [10]
+    assert runs.go(saved, begun, stop_at=STOP, shard=shard, steps=STEPS) == [75] * saved
+    assert steps(begun) == [STOP]
     for world in (1, 2, 4):
         folder = tmp_path / f"on {world}"
         shutil.copytree(begun, folder)
         assert runs.loaded(world, folder, tmp_path / f"held by {world}", shard=shard, steps=STEPS) == [0] * world
         for name in FILES[:2]:
-            assert (tmp_path / f"held by {world}" / name).read_bytes() == (step_folder(begun, 10) / name).read_bytes()
+            assert (tmp_path / f"held by {world}" / name).read_bytes() == (step_folder(begun, STOP) / name).read_bytes()
         ledger = tmp_path / f"ledger {world}"
         assert runs.go(world, folder, shard=shard, steps=STEPS, wrong={"ledger": str(ledger)}) == [0] * world
         np.testing.assert_allclose(losses(folder), losses(alone["adafactor"]), rtol=1e-6)
         assert len(set(weights(folder, world))) == 1
-        assert [json.loads(line) for line in ledger.read_text().splitlines()] == batches()[10:]
+        assert [json.loads(line) for line in ledger.read_text().splitlines()] == batches()[STOP:]
 
 
 def batches() -> list[list[Any]]:
@@ -153,10 +153,10 @@ def batches() -> list[list[Any]]:
 def test_a_run_goes_on_from_parts_on_any_number_of_ranks(runs: RankRuns, alone: dict[str, Path], tmp_path: Path):
     """Stopped on one rank, its checkpoint cut for 2, 3 and 4: one rank, two, and two shards go on."""
     begun, how = tmp_path / "begun", {"steps": STEPS, "optimizer": "factored"}
-    assert runs.go(1, begun, stop_at=10, **how) == [75]
+    assert runs.go(1, begun, stop_at=STOP, **how) == [75]
     for ranks, world, shard in ((3, 1, 0), (4, 2, 0), (2, 2, 2)):
         folder = tmp_path / f"{ranks} parts"
-        assert reshard(begun, folder, ranks) == [10]
+        assert reshard(begun, folder, ranks) == [STOP]
         assert runs.go(world, folder, shard=shard, **how) == [0] * world
         np.testing.assert_allclose(losses(folder), losses(alone["factored"]), rtol=1e-6)
         assert len(set(weights(folder, world))) == 1
@@ -232,7 +232,7 @@ def test_what_the_first_rank_finds_wrong_ends_all(runs: RankRuns, alone: dict[st
     assert runs.go(2, folder, steps=STEPS + 1) == [2, 2]
     told = {folder.with_name(f"run.{rank}.txt").read_text() for rank in range(2)}
     assert len(told) == 1
-    assert "holds another run (steps: 20 there, 21 asked for)" in told.pop()
+    assert "holds another run (steps: 24 there, 25 asked for)" in told.pop()
 
 
 def test_layers_unfreeze_on_ranks_but_not_in_shards(runs: RankRuns, tmp_path: Path):
