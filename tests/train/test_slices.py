@@ -153,16 +153,20 @@ def test_a_run_goes_on_in_slices_and_out_of_them(
     """Stopped in two slices and on one rank: it goes on on one rank, on two with all weights each, in shards, and in
     slices. What is held after the load, put together again, are the checkpoint's bytes."""
     run = {"steps": STEPS, "shape": SHAPE, "optimizer": optimizer}
-    for begun, to in (("slices", ((1, {}), (2, {"shard": 2}), (4, {"tensor": 4}))), ("one", ((4, {"tensor": 2}),))):
+    for begun, to in (
+        ("slices", ((1, {}), (2, {}), (2, {"shard": 2}), (4, {"tensor": 4}))),
+        ("one", ((4, {"tensor": 2}),)),
+    ):
         first = tmp_path / begun
         world, how = (2, {"tensor": 2}) if begun == "slices" else (1, {})
         assert runs.go(world, first, stop_at=10, **how, **run) == [75] * world
         for world, how in to:
-            folder = tmp_path / f"{begun} on {world}"
+            words = f"{world} {''.join(how)}"
+            folder = tmp_path / f"{begun} on {words}"
             shutil.copytree(first, folder)
-            assert runs.loaded(world, folder, tmp_path / f"{begun} by {world}", **how, **run) == [0] * world
+            assert runs.loaded(world, folder, tmp_path / f"{begun} by {words}", **how, **run) == [0] * world
             for name in FILES[:2]:
-                found = (tmp_path / f"{begun} by {world}" / name).read_bytes()
+                found = (tmp_path / f"{begun} by {words}" / name).read_bytes()
                 assert found == (step_folder(first, 10) / name).read_bytes()
             assert runs.go(world, folder, **how, **run) == [0] * world
             same(folder, alone[optimizer], world)
