@@ -43,7 +43,7 @@ from t5study.corpus.profiles import PROFILES, Profile
 from t5study.corpus.recipe_build import build_recipe
 from t5study.corpus.recipes import make_recipe
 from t5study.corpus.rules import clean
-from t5study.corpus.rules_spans import lost, windows, without
+from t5study.corpus.rules_spans import lost, spans, without
 from t5study.corpus.web import read_web
 from t5study.ground.machine import describe
 
@@ -73,10 +73,10 @@ def steps(path: Path, profile: Profile) -> dict[str, float]:
 
     read = done("reading", lambda: list(read_web(path, Drops())))
     cleaned = left(done("page rules", lambda: [clean(page, profile) for page in read]))
-    keys = done("keys of lines or windows", lambda: [windows(page.text, profile) for page in cleaned])
-    gone = done("which are lost", lambda: [lost(one, [True] * len(one), profile) for one in keys])
-    pairs = list(zip(cleaned, gone, strict=True))
-    again = left(done("second count", lambda: [without(page, out, profile) for page, out in pairs]))
+    keys = done("keys of lines or windows", lambda: [spans(page.text, profile) for page in cleaned])
+    gone = done("which are lost", lambda: [lost(one, [True] * len(one), profile) for one, _ in keys])
+    three = [(page, out, sizes) for page, out, (_, sizes) in zip(cleaned, gone, keys, strict=True)]
+    again = left(done("second count", lambda: [without(*one[:2], profile, sizes=one[2]) for one in three]))
     found = done("language", lambda: [identify(page.text) for page in again])
     english_ones = [page for page, (name, sure) in zip(again, found, strict=True) if name == "en" and sure >= 0.99]
     if profile.bad_words == "text":

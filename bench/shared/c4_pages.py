@@ -21,7 +21,7 @@ from web_pages import pages
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.profiles import Profile
 from t5study.corpus.rules import clean, finish, in_language, without_bad_words
-from t5study.corpus.rules_spans import lost, windows, without
+from t5study.corpus.rules_spans import lost, spans, without
 
 
 def made(count: int) -> list[Page]:
@@ -42,8 +42,8 @@ def through(page: Page, profile: Profile) -> Page | Drop:
     """A page by itself through all rules: page rules, keys of its spans, second count, language, bad words."""
     found = clean(page, profile)
     if isinstance(found, Page):
-        keys = windows(found.text, profile)
-        found = without(found, lost(keys, [True] * len(keys), profile), profile)
+        keys, sizes = spans(found.text, profile)
+        found = without(found, lost(keys, [True] * len(keys), profile), profile, sizes=sizes)
     if isinstance(found, Page):
         known = found if profile.language else replace(found, language="en")  # else bad words are not looked for
         found = finish(known, profile)
@@ -54,9 +54,12 @@ def all_through(pages: Sequence[Page], profile: Profile) -> list[Page | Drop]:
     """The same of a batch of pages, each step over all of them before the next, as a build takes them."""
     counts = Counter[str]()
     found: list[Page | Drop] = [clean(page, profile) for page in pages]
-    keys = [windows(one.text, profile) if isinstance(one, Page) else [] for one in found]
-    gone = [lost(one, [True] * len(one), profile) for one in keys]
-    found = [without(one, out, profile) if isinstance(one, Page) else one for one, out in zip(found, gone, strict=True)]
+    told = [spans(one.text, profile) if isinstance(one, Page) else ([], []) for one in found]
+    gone = [lost(keys, [True] * len(keys), profile) for keys, _ in told]
+    found = [
+        without(one, out, profile, counts, sizes) if isinstance(one, Page) else one
+        for one, out, (_, sizes) in zip(found, gone, told, strict=True)
+    ]
     if profile.language is None:  # else bad words are not looked for
         found = [replace(one, language="en") if isinstance(one, Page) else one for one in found]
     found = [in_language(one, profile, counts) if isinstance(one, Page) else one for one in found]

@@ -8,6 +8,8 @@
     owners.npy      uint64 (D, 2)            of each page kept, what decides whose a span is: md5 of its URL, then text
     keys.npy        uint64 (U, 2)            a row a span of the pages kept, in their order; owned.npy: whose
     compared.npy    bool (U,)                whether it is a span at all that others may have
+    sizes.npy       int32 (S,)               sentences of each line of the pages kept, where spans are windows
+    lines.npy       int32 (D,)               how many of these lines are a page's
 
 The largest piece is what a task holds in memory; an input file makes as many as it needs. Pages go through the rules
 in batches, each rule over a batch before the next: one page after another, every rule's tables would push those of the
@@ -34,6 +36,7 @@ from t5study.corpus.samples import Samples
 from t5study.ground.store import write_json
 
 CHARACTERS, SPANS, PAGES_MOST = 1 << 27, 1 << 22, 1 << 20
+FORM = 2  # of the files above: pieces of another form are not gone on with
 BATCH = 64  # pages
 _BATCH_CHARACTERS = 1 << 20
 _GROUP = 1 << 22  # characters of a row group: what a reader holds at a time
@@ -55,20 +58,22 @@ class Piece:
         self.owners: list[bytes] = []  # of those kept
         self.keys: list[bytes] = []
         self.owned: list[int] = []  # of each key its place among those kept
+        self.sizes: list[int] = []
+        self.lines: list[int] = []
         self.characters = 0
         self._texts = Table(folder / "pages.parquet", PAGES)
 
     def add(self, pages: Sequence[Page], samples: Samples) -> None:
         """A batch of pages."""
-        from t5study.corpus.rules_spans import windows
+        from t5study.corpus.rules_spans import spans
 
         recipe, counts = self.recipe, [Counter[str]() for _ in pages]
         if recipe.one_url:
             self.urls += [url_key(recipe.address(page)) for page in pages]
             self.values += [_preference(page, recipe) for page in pages]
         left = [recipe.before(page, count) for page, count in zip(pages, counts, strict=True)]
-        spans = [windows(one.text, recipe.profile) if recipe.dedup and isinstance(one, Page) else [] for one in left]
-        for page, found, said, counted in zip(pages, left, spans, counts, strict=True):
+        told = [spans(one.text, recipe.profile) if recipe.dedup and isinstance(one, Page) else ([], []) for one in left]
+        for page, found, (said, sizes), counted in zip(pages, left, told, counts, strict=True):
             for name, count in counted.items():
                 self.counted.append((len(self.kept), self.names.setdefault(name, len(self.names)), count))
             if isinstance(found, Drop):
@@ -80,6 +85,8 @@ class Piece:
             self.owners.append(url_key(recipe.owner(page))[:8] + xxhash.xxh3_64_digest(as_bytes(found.text)))
             self.keys += [dedup.text_key(as_bytes(span)) if span else b"" for span in said]
             self.owned += [at] * len(said)
+            self.sizes += sizes
+            self.lines.append(len(sizes))
             self.characters += len(found.text)
             self._texts.add((found.text, found.url, found.timestamp, found.language), len(found.text))
 
@@ -101,6 +108,8 @@ class Piece:
             dedup.save(self.folder / "keys.npy", dedup.as_keys([key or bytes(16) for key in self.keys]))
             dedup.save(self.folder / "compared.npy", np.array([bool(key) for key in self.keys], bool))
             dedup.save(self.folder / "owned.npy", np.array(self.owned, np.int32))
+            dedup.save(self.folder / "sizes.npy", np.array(self.sizes, np.int32))
+            dedup.save(self.folder / "lines.npy", np.array(self.lines, np.int32))
 
 
 def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:

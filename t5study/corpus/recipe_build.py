@@ -28,6 +28,7 @@ from t5study.corpus.engines import Engine, Local, Share
 from t5study.corpus.job import Input, Job, place
 from t5study.corpus.pace import Pace
 from t5study.corpus.page import Drops, Page
+from t5study.corpus.pieces import FORM
 from t5study.corpus.read import find_files, read_file
 from t5study.corpus.recipes import Recipe, described, write_addresses
 from t5study.corpus.samples import merged
@@ -114,13 +115,14 @@ def _plan(job: Job, shared: bool) -> None:
         "recipe": described(job.recipe),
         "inputs": [[str(one.path), one.size, one.changed] for one in job.inputs],
         "settings": [job.seed, job.lengths, job.rejects, job.memory],
+        "form": FORM,
     }
     path = job.folder / "plan.json"
     if path.is_file():
         if read_json(path) != json.loads(json.dumps(plan)):
             raise UserError(
-                f"{job.folder}: holds the beginning of a build of other files or another recipe; delete it, or choose "
-                "another --out"
+                f"{job.folder}: holds the beginning of a build of other files or another recipe, or another version's; "
+                "delete it, or choose another --out"
             )
         if not shared:
             _sweep(job.folder)

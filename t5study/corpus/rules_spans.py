@@ -2,6 +2,7 @@
 set" (section 2.2). The profile `paper` does that, within a line; every later version compares whole lines.
 
     windows(text)              the spans of a page as keys that compare equal where the official code compares equal
+    spans(text)                the same, and how many sentences each line has, so that they are split once only
     lost(keys, owned)          which of them go, given for each whether this page owns it
     without(page, lost)        the page without them, or why it goes
 
@@ -29,9 +30,21 @@ def windows(text: str, profile: Profile) -> list[str]:
     "line": lines between newlines, stripped and lower-cased. "window": for each line, three sentences at a time; a
     line of fewer is one span.
     """
+    return spans(text, profile)[0]
+
+
+def spans(text: str, profile: Profile) -> tuple[list[str], list[int]]:
+    """`windows`, and the number of sentences of each line: negative where the line is not just these sentences, one
+    space apart. None are told for "line", which need not be split."""
     if profile.span == "line":
-        return [_folded(line, profile) for line in text.split("\n")]
-    return [key for line in text.splitlines() for key in _window_keys(sentences(line, profile.punkt))]
+        return [_folded(line, profile) for line in text.split("\n")], []
+    keys: list[str] = []
+    sizes = []
+    for line in text.splitlines():
+        said = sentences(line, profile.punkt)
+        keys += _window_keys(said)
+        sizes.append(len(said) if " ".join(said) == line else -len(said))
+    return keys, sizes
 
 
 def _folded(line: str, profile: Profile) -> str:
@@ -62,15 +75,18 @@ def lost(keys: Sequence[str], owned: Sequence[bool], profile: Profile) -> set[in
     return gone
 
 
-def without(page: Page, gone: Collection[int], profile: Profile, counts: Counter[str] | None = None) -> Page | Drop:
-    """A page without the spans at these positions of `windows`, if three sentences are left.
+def without(
+    page: Page, gone: Collection[int], profile: Profile, counts: Counter[str] | None = None, sizes: Sequence[int] = ()
+) -> Page | Drop:
+    """A page without the spans at these positions of `windows`, if three sentences are left. sizes: what `spans` says
+    of its lines; then only those are split again that lose some.
 
     "line": Punkt reads the lines as one text, in which a newline is white space like any other; a page can fail this
     with nothing gone. "window": the sentences that are left are counted, and those of a line joined by one space.
     """
     counts = Counter() if counts is None else counts
     if profile.span == "window":
-        return _without_windows(page, gone, profile, counts)
+        return _without_windows(page, gone, profile, counts, sizes)
     lines = page.text.split("\n")
     kept = [line for at, line in enumerate(lines) if at not in gone]
     if gone:
@@ -81,10 +97,20 @@ def without(page: Page, gone: Collection[int], profile: Profile, counts: Counter
     return replace(page, text=text)
 
 
-def _without_windows(page: Page, gone: Collection[int], profile: Profile, counts: Counter[str]) -> Page | Drop:
+def _without_windows(
+    page: Page, gone: Collection[int], profile: Profile, counts: Counter[str], sizes: Sequence[int]
+) -> Page | Drop:
+    texts = page.text.splitlines()
     at = left = 0
     lines = []
-    for text in page.text.splitlines():
+    for text, size in zip(texts, sizes or [-1] * len(texts), strict=True):
+        if size > 0:
+            starts = max(size - _WINDOW, 0) + 1
+            if not gone or not any(i in gone for i in range(at, at + starts)):
+                lines.append(text)
+                left += size
+                at += starts
+                continue
         line = sentences(text, profile.punkt)
         starts = max(len(line) - _WINDOW, 0) + 1
         out = {j for i in range(starts) if at + i in gone for j in range(i, min(i + _WINDOW, len(line)))}

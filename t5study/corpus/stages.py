@@ -186,6 +186,15 @@ def _gone(job: Job, number: int, piece: Path) -> Callable[[int], set[int]]:
     return gone
 
 
+def _sizes(job: Job, piece: Path) -> Callable[[int], list[int]]:
+    """How many sentences each line of page `at` (among those kept) has, as `spans` told when it was read."""
+    if not job.recipe.dedup:
+        return lambda at: []
+    sizes_S, lines_D = np.load(piece / "sizes.npy"), np.load(piece / "lines.npy")
+    starts = np.cumsum([0, *lines_D.tolist()])
+    return lambda at: sizes_S[starts[at] : starts[at + 1]].tolist()
+
+
 def _finish(job: Job, task: int, work: Path) -> None:
     from t5study.corpus.rules_spans import without
     from t5study.corpus.rules_url import is_validation, normalise_url
@@ -196,7 +205,7 @@ def _finish(job: Job, task: int, work: Path) -> None:
     if lost := int((~taken_P).sum()):
         counts["same URL"] = lost
     stands = set(kept_P[(kept_P >= 0) & taken_P].tolist())
-    gone = _gone(job, task, piece)
+    gone, sizes = _gone(job, task, piece), _sizes(job, piece)
     documents: list[tuple[int, str, str, str, str, bool]] = []
     at = 0
     for pages in batches(_pages(piece / "pages.parquet")):
@@ -205,7 +214,7 @@ def _finish(job: Job, task: int, work: Path) -> None:
             if at not in stands:
                 left.append(Drop("same URL"))
             elif recipe.dedup:
-                left.append(without(page, gone(at), recipe.profile, counts))
+                left.append(without(page, gone(at), recipe.profile, counts, sizes(at)))
             else:
                 left.append(page)
             at += 1

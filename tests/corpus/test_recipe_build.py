@@ -318,12 +318,15 @@ def test_a_build_killed_when_all_was_done(tmp_path: Path):
 # --- what a user can do wrong -------------------------------------------------------------------------------------
 
 
-def test_another_builds_beginning_is_not_gone_on_with(tmp_path: Path):
+def test_another_builds_beginning_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pattern = write_shards(tmp_path / "in", MADE[:40], 2)
     with pytest.raises(NotYet):
         build_recipe(recipe("paper"), [pattern], tmp_path / "out", Share(0, 2))
     with pytest.raises(UserError, match="holds the beginning of a build of other files or another recipe"):
         build_recipe(recipe("3.1.0"), [pattern], tmp_path / "out")
+    monkeypatch.setattr(recipe_build, "FORM", 0)
+    with pytest.raises(UserError, match="or another version's; delete it"):
+        build_recipe(recipe("paper"), [pattern], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections import Counter
 from dataclasses import replace
 
 import pytest
+from web_pages import pages
 
+from t5study.corpus import rules_spans
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.profiles import PROFILES, Profile
-from t5study.corpus.rules_spans import lost, windows, without
+from t5study.corpus.rules_spans import lost, spans, windows, without
 from t5study.corpus.rules_url import url_key
+from t5study.corpus.sentences import sentences
 
 PAPER, SECOND, HOSTED = PROFILES["paper"], PROFILES["2.2.0"], PROFILES["3.0.1"]
 A, B, C, D, E = (f"{name} went out to sea." for name in ("Anna", "Ben", "Clara", "Dora", "Emil"))
@@ -21,8 +25,8 @@ def left(texts: dict[str, str], profile: Profile) -> dict[str, str | None]:
     """Pages by address after they were compared with each other."""
     keys = {url: windows(text, profile) for url, text in texts.items()}
     owner: dict[str, str] = {}
-    for url, spans in keys.items():
-        for span in spans:
+    for url, said in keys.items():
+        for span in said:
             owner[span] = min(owner.get(span, url), url, key=url_key)
     out = {}
     for url, text in texts.items():
@@ -38,6 +42,36 @@ def test_windows_are_three_sentences_within_a_line_and_a_short_line_is_one():
     assert windows(text, PAPER) == expected
     assert windows("", PAPER) == []
     assert windows("a\n\nb ", HOSTED) == ["a", "", "b"]
+
+
+def test_lines_whose_sentences_were_counted_before_are_not_split_again_to_the_same_end(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Odd white space between sentences, which becomes one space, lines of nothing, every kind of loss."""
+    draw, odd = (
+        random.Random(7),
+        f"{A}  {B}\t{C}\n   \n{D}\u00a0{E} {A}\n\n {B} {C} {D} {E} \n? ! .\n{A} {B} {C} {D} {E}",
+    )
+    texts = [page.text for page in pages(150)] + [odd, "", "No end", f"{A} {B}\u2028{C}"]
+    dropped = changed = 0
+    for text in texts:
+        keys, sizes = spans(text, PAPER)
+        assert keys == windows(text, PAPER)
+        for share in (0.0, 0.1, 0.5, 1.0):
+            gone = {at for at in range(len(keys)) if draw.random() < share}
+            counted = Counter[str](), Counter[str]()
+            found = without(Page(text), gone, PAPER, counted[0], sizes)
+            assert found == without(Page(text), gone, PAPER, counted[1])
+            assert counted[0] == counted[1]
+            dropped += isinstance(found, Drop)
+            changed += isinstance(found, Page) and found.text != text
+    assert dropped > 50
+    assert changed > 100
+    assert spans(odd, PAPER)[1] == [-3, 0, -3, 0, -4, 3, 5]
+    split: list[str] = []
+    monkeypatch.setattr(rules_spans, "sentences", lambda text, version: split.append(text) or sentences(text, version))
+    without(Page(odd), {len(windows(odd, PAPER)) - 1}, PAPER, sizes=spans(odd, PAPER)[1])
+    assert len(split[14:]) == 6
 
 
 def test_a_repeated_window_goes_from_every_page_but_the_one_whose_address_has_the_smallest_md5():

@@ -27,7 +27,7 @@ from t5study.corpus.language import identify
 from t5study.corpus.page import Drop, Page
 from t5study.corpus.profiles import PROFILES, Profile
 from t5study.corpus.rules import clean, finish
-from t5study.corpus.rules_spans import lost, windows, without
+from t5study.corpus.rules_spans import lost, spans, windows, without
 from t5study.corpus.rules_url import normalise_url, url_key
 
 HERE = Path(__file__).parent
@@ -132,8 +132,9 @@ def test_every_stage_leaves_what_the_official_functions_leave(profile: Profile):
     def apart(page: Page | Drop | None) -> Page | Drop | None:
         if not isinstance(page, Page):
             return page
-        keys = windows(page.text, profile)
-        return without(page, lost(keys, [owners[key] == url_key(page.url) for key in keys], profile), profile)
+        keys, sizes = spans(page.text, profile)
+        gone = lost(keys, [owners[key] == url_key(page.url) for key in keys], profile)
+        return without(page, gone, profile, sizes=sizes)
 
     left = [apart(page) for page in taken]
     compare(profile, "deduplication", [text_of(page) for page in left], [row["left"] for row in expected], made)
