@@ -4,8 +4,9 @@ what a step knows of the last one lies in buffers that stay where they are.
 The host says how many steps there are, and asks every so often whether any row goes on. A step in a later place looks
 at a wider part of the answers' places: there is a recording for each of these widths.
 
-    R  rows of the batch    A  answers under way, beams of a row side by side    H  heads    E  d_kv    D  d_model
-    N  source tokens of the batch    S  source places    P  places for the answer    L  S + P    V  vocabulary
+    R  rows of the batch    A  answers under way: a row's beams lie side by side, K of them a row    H  heads
+    E  d_kv    D  d_model    N  source tokens of the batch    S  source places    P  places for the answer    L  S + P
+    G  groups of answers that share their keys: rows    V  vocabulary
 """
 
 from __future__ import annotations
@@ -97,9 +98,12 @@ def buffers_of(graphs: Graphs, members: Sequence[Ready[Tensor]], room: Room, met
             keys_RHES = buffer(f"{name}.keys", (rows, heads, e, room.source), ready.dtype)
             values_RHSE = buffer(f"{name}.values", (rows, heads, room.source, e), ready.dtype)
             source.append((keys_RHES, values_RHSE))
-            answer.append(buffer(f"{name}.answers", (2, rows * room.beams, heads, room.places, e), ready.dtype))
+            answer.append(buffer(f"{name}.answers", (2, rows, heads, room.places, room.beams, e), ready.dtype))
         bias_HL = buffer(f"{i}.bias", (heads, room.source + room.places), model.decoder.bias.dtype)
-        cache = Cache(source, answer, buffer(f"{i}.lengths", (rows,), torch.int64), bias_HL)
+        slot_GKP = None
+        if room.beams > 1:
+            slot_GKP = buffer(f"{i}.slots", (rows, room.beams, room.places), torch.int64)
+        cache = Cache(source, answer, buffer(f"{i}.lengths", (rows,), torch.int64), bias_HL, slot_GKP)
         stream_RD = None
         if sees_source_itself(model):
             stream_RD = buffer(f"{i}.stream", (rows, shape.d_model), model.embedding.dtype)
@@ -116,6 +120,8 @@ def fill(member: Member, room: Room, kv: Sequence[Tensor], stream_RD: Tensor | N
         keys_RHES.copy_(k_RSHE.permute(0, 2, 3, 1))
         values_RHSE.copy_(v_RSHE.transpose(1, 2))
         answer.zero_()
+    if cache.slot_GKP is not None:
+        cache.slot_GKP.zero_()
     cache.source_R.copy_(torch.from_numpy(length_R))
     cache.bias_HL.copy_(bias_behind(member.ready, room.source + room.places))
     if member.stream_RD is not None and stream_RD is not None:
@@ -138,11 +144,11 @@ def first(buffers: Buffers, average: str, width: int) -> None:
 def step(buffers: Buffers, average: str, width: int) -> None:
     """One more token of each answer, all of whose places are among the first `width`."""
     logits_AV = averaged([_said(buffers, member, width) for member in buffers.members], average)
-    parent_A = buffers.search.choose(logits_AV)
-    if parent_A is not None:
-        for member in buffers.members:
-            for answer in _within(member.cache, width).answer:
-                answer.copy_(answer.index_select(1, parent_A))
+    parent_RK = buffers.search.choose(logits_AV)
+    for member in buffers.members:
+        slot_GKP = _within(member.cache, width).slot_GKP
+        if parent_RK is not None and slot_GKP is not None:
+            slot_GKP.copy_(slot_GKP.gather(1, parent_RK[..., None].expand(-1, -1, width)))
 
 
 def _said(buffers: Buffers, member: Member, width: int) -> Tensor:
@@ -153,7 +159,8 @@ def _said(buffers: Buffers, member: Member, width: int) -> Tensor:
 
 
 def _within(cache: Cache, width: int) -> Cache:
-    return replace(cache, answer=[x[:, :, :, :width] for x in cache.answer])
+    slot_GKP = None if cache.slot_GKP is None else cache.slot_GKP[:, :, :width]
+    return replace(cache, answer=[x[:, :, :, :width] for x in cache.answer], slot_GKP=slot_GKP)
 
 
 def decoded(

@@ -47,7 +47,7 @@ class Search:
         self.done_R[: len(row_R)] = False
 
     def choose(self, logits_AV: Tensor) -> Tensor | None:
-        """One more token for each answer; from which answers (A,) they go on, where that is not from themselves."""
+        """One more token for each answer; from which of its row's (R, K) each goes on, where there are several."""
         raise NotImplementedError
 
     def over(self) -> bool:
@@ -138,8 +138,7 @@ class Beams(Search):
 
         self._keep(penalty_1)
         self.count_1.add_(1)
-        first_R1 = torch.arange(0, rows * k, k, device=logits_AV.device)[:, None]
-        return (first_R1 + beam_RC.gather(1, order_RK)).view(-1)
+        return beam_RC.gather(1, order_RK)
 
     def _keep(self, penalty_1: Tensor) -> None:
         """The answer of each row as of now. Of one that is done it is what it was: nothing that it could still say

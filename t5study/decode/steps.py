@@ -2,7 +2,7 @@
 
     R  rows of the batch    A  answers under way: a row's beams lie side by side, B of them a row    H  heads
     E  d_kv    I  H E    D  d_model    N  source tokens of the batch    S  source places    P  places for the answer
-    L  places that a query may see    V  vocabulary
+    G  groups of K answers that share their keys    L  places that a query may see, P K    V  vocabulary
 
 Keys are of two kinds: those of the source, which all beams of a row share, and those of the answer, in room made
 beforehand. An encoder-decoder sees the first by cross-attention and the second by its own; a language model sees both
@@ -77,13 +77,16 @@ def bias_behind(ready: Ready, places: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Cache:
-    """By layer: keys (R, H, E, S) and values (R, H, S, E) of the source, both (2, A, H, P, E) of the answers.
-    source_R: real places of the source. bias_HL: by how far a key lies behind the query."""
+    """By layer: keys (R, H, E, S) and values (R, H, S, E) of the source, both (2, G, H, P, K, E) of the answers.
+    source_R: real places of the source. bias_HL: by how far a key lies behind the query. slot_GKP: which of its group
+    each answer goes on from at each place, so that beams need not move their keys; None where each has its own, K = 1.
+    """
 
     source: list[tuple[Tensor, Tensor]]
     answer: list[Tensor]
     source_R: Tensor
     bias_HL: Tensor
+    slot_GKP: Tensor | None = None
 
 
 class TensorSteps:
@@ -104,7 +107,7 @@ class TensorSteps:
         source, answer = [], []
         for k_RSHE, v_RSHE in rows_of_source(kv, length_R, widest, heads):
             source.append((k_RSHE.permute(0, 2, 3, 1).contiguous(), v_RSHE.transpose(1, 2).contiguous()))
-            answer.append(k_RSHE.new_zeros(2, len(length_R), heads, places, ready.model.shape.d_kv))
+            answer.append(k_RSHE.new_zeros(2, len(length_R), heads, places, 1, ready.model.shape.d_kv))
         bias_HL = bias_behind(ready, widest + places)
         self.cache = Cache(source, answer, torch.from_numpy(length_R).to(device), bias_HL)
 
@@ -137,7 +140,7 @@ class TensorSteps:
 @dataclass(frozen=True)
 class _Offsets:
     """What is added to scores before the softmax: the position bias where the decoder's own attention looks, HIDDEN
-    where there is nothing to see. source (R, H or 1, 1, S). answer (H, P). Every layer's are the same."""
+    where there is nothing to see. source (R, H or 1, 1, S). answer (G or 1, H, K, L). Every layer's are the same."""
 
     source: Tensor
     answer: Tensor
@@ -153,7 +156,11 @@ class _Offsets:
             source = bias_HL[:, behind_RS].transpose(0, 1)[:, :, None]
         source = source.masked_fill((along_S >= cache.source_R[:, None])[:, None, None], HIDDEN)
         behind_P = place - torch.arange(answer_places, device=device)
-        return _Offsets(source, bias_HL[:, behind_P.clamp(min=0)].masked_fill(behind_P < 0, HIDDEN))
+        answer_1H1P = bias_HL[:, behind_P.clamp(min=0)].masked_fill(behind_P < 0, HIDDEN)[None, :, None]
+        if cache.slot_GKP is None:
+            return _Offsets(source, answer_1H1P)
+        other_GKPK = cache.slot_GKP[..., None] != torch.arange(cache.slot_GKP.shape[1], device=device)
+        return _Offsets(source, answer_1H1P[..., None].masked_fill(other_GKPK[:, None], HIDDEN).flatten(3, 4))
 
 
 def advance(ready: Ready[Tensor], cache: Cache, token_A: Tensor, place: Tensor) -> Tensor:
@@ -163,11 +170,15 @@ def advance(ready: Ready[Tensor], cache: Cache, token_A: Tensor, place: Tensor) 
     own = sees_source_itself(model)
     x_AD = model.embedding.detach()[token_A]
     place_1 = place[None]
+    if cache.slot_GKP is not None:
+        groups, each, _ = cache.slot_GKP.shape
+        own_GK1 = torch.arange(each, device=place.device).expand(groups, -1)[..., None]
+        cache.slot_GKP.index_copy_(2, place_1, own_GK1)
     offsets = _Offsets.of(cache, own, cache.source[0][0].shape[3], cache.answer[0].shape[3], place)
     for w, source, answer in zip(ready.layers, cache.source, cache.answer, strict=True):
         q_AI, kv_AW = (_normed(x_AD, dtype) @ w.qkv).split((w.out.shape[0], 2 * w.out.shape[0]), 1)
-        new_2AH1E = kv_AW.unflatten(1, (2, answer.shape[2], -1)).permute(1, 0, 2, 3)[:, :, :, None]
-        answer.index_copy_(3, place_1, new_2AH1E.to(answer.dtype))
+        new_GK2HE = kv_AW.unflatten(1, (2, answer.shape[2], -1)).unflatten(0, (answer.shape[1], -1))
+        answer.index_copy_(3, place_1, new_GK2HE.permute(2, 0, 3, 1, 4)[:, :, :, None].to(answer.dtype))
         x_AD = x_AD + _attend(q_AI, source if own else None, answer, offsets) @ w.out
         if w.cross_q is not None and w.cross_out is not None:
             x_AD = x_AD + _attend(_normed(x_AD, dtype) @ w.cross_q, source, None, offsets) @ w.cross_out
@@ -199,22 +210,31 @@ def _normed(x_AD: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _attend(q_AI: Tensor, source: tuple[Tensor, Tensor] | None, answer: Tensor | None, offsets: _Offsets) -> Tensor:
     """One query of each answer over the source's keys, the answer's, or both; (A, I)."""
-    heads, rows = len(offsets.answer), len(offsets.source)
-    q_AHE = q_AI.unflatten(1, (heads, -1))
-    scores, out = [], []
+    q_AHE = q_AI.unflatten(1, (offsets.answer.shape[1], -1))
+    parts = []  # keys (., H, E, L), values (., H, L, E) and offsets of both kinds; ".": rows, or groups
     if source is not None:
-        q_RHBE = q_AHE.unflatten(0, (rows, -1)).transpose(1, 2)
-        scores_RHBS = (q_RHBE @ source[0]).to(offsets.source.dtype) + offsets.source
-        scores.append(scores_RHBS.transpose(1, 2).flatten(0, 1))
+        parts.append((*source, offsets.source))
     if answer is not None:
-        scores_AHP = (answer[0] @ q_AHE[..., None]).squeeze(3).to(offsets.answer.dtype)
-        scores.append(scores_AHP + offsets.answer)
+        k_GHLE, v_GHLE = answer.flatten(3, 4).unbind(0)
+        parts.append((k_GHLE.transpose(2, 3), v_GHLE, offsets.answer))
+    scores = []
+    for keys, _, offset in parts:
+        scores_GHBL = (_grouped(q_AHE, len(keys)) @ keys).to(offset.dtype) + offset
+        scores.append(_apart(scores_GHBL))
     p_AHL = (torch.cat(scores, 2) if len(scores) > 1 else scores[0]).softmax(2).to(q_AI.dtype)
-    if source is not None:
-        width = source[1].shape[2]
-        p_RHBS = p_AHL[:, :, :width].unflatten(0, (rows, -1)).transpose(1, 2)
-        out.append((p_RHBS @ source[1]).transpose(1, 2).flatten(0, 1))
-        p_AHL = p_AHL[:, :, width:]
-    if answer is not None:
-        out.append((p_AHL[:, :, None] @ answer[1]).squeeze(2))
-    return (out[0] + out[1] if len(out) > 1 else out[0]).flatten(1)
+    out_AHE, seen = None, 0
+    for _, values, _ in parts:
+        p_GHBL = _grouped(p_AHL[:, :, seen : seen + values.shape[2]], len(values))
+        part_AHE = _apart(p_GHBL @ values)
+        out_AHE, seen = part_AHE if out_AHE is None else out_AHE + part_AHE, seen + values.shape[2]
+    assert out_AHE is not None
+    return out_AHE.flatten(1)
+
+
+def _grouped(x_AHL: Tensor, groups: int) -> Tensor:
+    """(groups, H, answers of each, L)."""
+    return x_AHL.unflatten(0, (groups, -1)).transpose(1, 2)
+
+
+def _apart(x_GHBL: Tensor) -> Tensor:
+    return x_GHBL.transpose(1, 2).flatten(0, 1)
