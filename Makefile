@@ -42,7 +42,7 @@ check: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	for file in $(filter-out bench/gpu.py,$(wildcard bench/*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-# The reliability sets in full, an hour or more: the table of docs/reliability.md.
+# The reliability sets in full, two hours or more: the table of docs/reliability.md.
 chaos: $(VENV)/installed-dev
 	PYTHONPATH=. $(BIN)/python tests/chaos.py
 	$(BIN)/python -m pytest -m slow tests/study/test_runner.py tests/study/test_jobs.py tests/study/test_ranked.py -k "kill or jobs or two"

@@ -13,12 +13,14 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +51,7 @@ from t5study.train.site import Site
 from t5study.train.step import gradients
 from t5study.train.tuning import Movement, parse
 
+LEFT_S = 30.0
 OPTIMIZERS = {
     "adafactor": (Adafactor(), Constant(0.02)),
     "factored": (Adafactor(min_dim_to_factor=16), Constant(0.02)),
@@ -281,7 +284,24 @@ def serve() -> None:
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
                 os._exit(_rank(rank, what, Path(path), how))
             pids.append(pid)
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]), flush=True)
+        print(json.dumps(_ends(pids)), flush=True)
+
+
+def _ends(pids: list[int]) -> list[int]:
+    """Waits as torchrun does: who has not ended half a minute after another was killed is killed too."""
+    ends, limit = dict[int, int](), math.inf
+    while len(ends) < len(pids):
+        pid, status = os.waitpid(-1, os.WNOHANG if limit < math.inf else 0)
+        if pid:
+            ends[pid] = os.waitstatus_to_exitcode(status)
+            limit = time.monotonic() + LEFT_S if ends[pid] < 0 else limit
+        elif time.monotonic() > limit:
+            for left in set(pids) - set(ends):
+                os.kill(left, signal.SIGKILL)
+            limit = math.inf
+        else:
+            time.sleep(0.005)
+    return [ends[pid] for pid in pids]
 
 
 def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:

@@ -131,12 +131,14 @@ def test_processes_change_no_byte(built: dict[str, Path], tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shards", [1, 2, 7])
+@pytest.mark.parametrize(("shards", "processes"), [(1, 2), (2, 2), (7, 2), (8, 8)])
 @pytest.mark.parametrize("profile", ["paper", "3.1.0"])
-def test_processes_and_shards_change_no_byte(built: dict[str, Path], profile: str, shards: int, tmp_path: Path):
+def test_processes_and_shards_change_no_byte(
+    built: dict[str, Path], profile: str, shards: int, processes: int, tmp_path: Path
+):
     """Every shard's pages are drawn in another order, by the seed."""
     pattern = write_shards(tmp_path / "in", MADE, shards, seed=20 + shards)
-    build_recipe(recipe(profile), [pattern], tmp_path / "out", Local(2))
+    build_recipe(recipe(profile), [pattern], tmp_path / "out", Local(processes))
     assert bytes_of(tmp_path / "out") == bytes_of(built[profile])
 
 

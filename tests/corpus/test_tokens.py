@@ -146,7 +146,7 @@ def refusal(folder: Path, verify: bool = True) -> str:
 @pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "tokens.json"])
 def test_flips_cuts_and_losses_are_found_by_digest(folder: Path, name: str):
     whole = (folder / name).read_bytes()
-    for at in np.linspace(0, len(whole) - 1, 40).astype(int):
+    for at in np.linspace(0, len(whole) - 1, 167).astype(int):  # 501 in the three files
         hurt = bytearray(whole)
         hurt[at] ^= 1 << int(at) % 8
         (folder / name).write_bytes(hurt)
