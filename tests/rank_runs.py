@@ -40,7 +40,7 @@ from t5study.ground.machine import Machine
 from t5study.ground.pairs import Batch
 from t5study.model.architectures import build
 from t5study.model.shapes import Shape, shape_of
-from t5study.train import pieces, shards, slices
+from t5study.train import lifeline, pieces, shards, slices
 from t5study.train.checkpoint import FILES
 from t5study.train.fit import full
 from t5study.train.loop import train
@@ -108,6 +108,11 @@ class RankRuns:
         shard, tensor, passes, optimizer, architecture; made_up: ranks of a world that is not there, of which this is
         one."""
         return self._ask(world, "traffic", str(file), how)
+
+    def stuck(self, world: int, errors: Path, **how: Any) -> list[int]:
+        """Two of three ranks wait for one another when the last is killed, or go on when it leaves at its end. how: end
+        ("kill", "leave"); grace, seconds."""
+        return self._ask(world, "stuck", str(errors), how)
 
     def command(self, world: int, words: list[str], errors: Path, wrong: dict[str, Any] | None = None) -> list[int]:
         """Standard error of each rank is in `errors` with the rank behind its name. wrong: faults.py."""
@@ -263,6 +268,23 @@ def cut(model: Any, settings: Any, ranks: Ranks) -> tuple[Any, Any]:
     return how.spread(model, ranks), how.Settings(settings)
 
 
+def get_stuck(end: str, grace: float) -> None:
+    lifeline.GRACE_S = grace
+    with joined(Machine()) as ranks:
+        dist.barrier()
+        if ranks.rank == ranks.world - 1:
+            if end == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return
+        other, over = 1 - ranks.rank, torch.zeros(1)
+        if end == "kill":
+            dist.recv(over, other)  # which sends nothing either
+        limit = time.monotonic() + 2 * grace
+        while not over:  # without the last rank, as long as they would have if it were taken for lost
+            over.fill_(time.monotonic() > limit)
+            dist.send(over, other) if ranks.first else dist.recv(over, other)
+
+
 # --- the process that forks them ----------------------------------------------------------------------------------
 
 
@@ -321,6 +343,9 @@ def _rank(rank: int, what: str, path: Path, how: dict[str, Any]) -> int:
 
             dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=made_up)
             count_traffic(_cut(Ranks(0, made_up), how), path, **how)
+            return 0
+        if what == "stuck":
+            get_stuck(**how)
             return 0
         with joined(Machine()) as ranks:
             ranks = _cut(ranks, how)

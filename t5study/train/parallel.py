@@ -27,6 +27,7 @@ from torch import distributed as dist
 
 from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
 from t5study.ground.machine import Machine, rank_here
+from t5study.train.lifeline import lifelines
 from t5study.train.meeting import meet
 
 # Others wait this long for the first rank while it evaluates or writes. A rank that dies is noticed at once all the
@@ -204,14 +205,15 @@ def joined(machine: Machine) -> Iterator[Ranks]:
     store = meet(rank, world)
     store.set_timeout(PATIENCE)
     backend = "cpu:gloo,cuda:nccl" if machine.device == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
-    try:
-        yield Ranks(rank, world, machine.shard, machine.tensor)
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
-            raise
-        # Its connections closed, or it does not answer: there is no going on without it.
-        told = " ".join(str(error).split())[-200:]
-        raise Lost(f"rank {rank}: another rank is gone ({told}); run the same command again to go on") from None
-    finally:
-        dist.destroy_process_group()
+    with lifelines(store, rank, world):
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+        try:
+            yield Ranks(rank, world, machine.shard, machine.tensor)
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
+            # Its connections closed, or it does not answer: there is no going on without it.
+            told = " ".join(str(error).split())[-200:]
+            raise Lost(f"rank {rank}: another rank is gone ({told}); run the same command again to go on") from None
+        finally:
+            dist.destroy_process_group()
