@@ -80,7 +80,7 @@ def write_tokens_into(
     """
     if max_tokens is not None and max_tokens < 1:
         raise UserError(f"max_tokens: found {max_tokens}; give 1 or more")
-    dtype = np.dtype("<u2" if vocab.ids.size <= 1 << 16 else "<u4")
+    dtype = _dtype(vocab)
     empty = cut = total = 0
     with _Column(work / "tokens.npy", dtype) as tokens, _Column(work / "offsets.npy", np.dtype("<i8")) as offsets:
         offsets.append(np.zeros(1, np.int64))
@@ -89,16 +89,18 @@ def write_tokens_into(
         elif threads > 1 and max_tokens is None:
             encoded = _in_threads(documents, vocab, threads)
         else:  # reads no batch ahead, so that none is asked for that a budget has no room for
-            encoded = _encoded(documents, vocab, threads)
-        for ids_N in encoded:
-            if max_tokens is not None and total + len(ids_N) > max_tokens:
-                ids_N, cut = ids_N[: max_tokens - total], 1
-            if len(ids_N):
-                total += len(ids_N)
-                tokens.append(ids_N)
-                offsets.append(np.array([total], np.int64))
-            else:
-                empty += 1
+            encoded = _in_turn(documents, vocab, threads)
+        for ids_N, length_D in encoded:
+            end_D = total + np.cumsum(length_D)
+            if max_tokens is not None and end_D[-1] >= max_tokens:
+                kept = int(np.searchsorted(end_D, max_tokens)) + 1  # the last of them reaches the budget, or crosses it
+                ids_N, length_D, end_D = ids_N[: max_tokens - total], length_D[:kept], end_D[:kept]
+                cut = int(end_D[-1] > max_tokens)
+                end_D[-1] = max_tokens
+            tokens.append(ids_N)
+            offsets.append(end_D[length_D > 0])
+            empty += int((length_D == 0).sum())
+            total = int(end_D[-1])
             if total == max_tokens:
                 break
     if not total:
@@ -109,32 +111,42 @@ def write_tokens_into(
     return counts
 
 
-def _encoded(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iterator[np.ndarray]:
-    """Ids of each document, int32. Encoded about a megabyte at a time, so that threads have something to share."""
+def _dtype(vocab: AnyVocab) -> np.dtype:
+    return np.dtype("<u2" if vocab.ids.size <= 1 << 16 else "<u4")
+
+
+def _block(vocab: AnyVocab, batch: list[str], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (N,) of some documents in a row, in the type they are kept in, and how many each has (D,)."""
+    ids = vocab.encode_batch(batch, threads)
+    return np.concatenate(ids, dtype=_dtype(vocab), casting="unsafe"), np.array([len(one) for one in ids])
+
+
+def _in_turn(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`_block` of about a megabyte at a time, so that threads have something to share."""
     for batch in batches(documents):
-        yield from vocab.encode_batch(batch, threads)
+        yield _block(vocab, batch, threads)
 
 
-def _in_threads(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iterator[np.ndarray]:
-    """As `_encoded`, a batch a thread: the encoder holds no lock, so this one reads and writes meanwhile."""
+def _in_threads(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `_in_turn`, a batch a thread: the encoder holds no lock, so this one reads and writes meanwhile."""
     pool = ThreadPoolExecutor(threads)
     try:
-        yield from _in_order(batches(documents), lambda batch: pool.submit(vocab.encode_batch, batch), 2 * threads)
+        yield from _in_order(batches(documents), lambda batch: pool.submit(_block, vocab, batch), 2 * threads)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _in_order(
-    given: Iterator[list[str]], submit: Callable[[list[str]], Future[list[np.ndarray]]], most: int
-) -> Iterator[np.ndarray]:
-    """Ids of each document in the documents' order, at most `most` batches under way."""
-    under_way: deque[Future[list[np.ndarray]]] = deque()
+    given: Iterator[list[str]], submit: Callable[[list[str]], Future[tuple[np.ndarray, np.ndarray]]], most: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks in the documents' order, at most `most` of them under way."""
+    under_way: deque[Future[tuple[np.ndarray, np.ndarray]]] = deque()
     while True:
         while len(under_way) < most and (batch := next(given, None)) is not None:
             under_way.append(submit(batch))
         if not under_way:
             return
-        yield from under_way.popleft().result()
+        yield under_way.popleft().result()
 
 
 def batches(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -151,8 +163,8 @@ def batches(documents: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def in_processes(documents: Iterable[str], vocab: AnyVocab, workers: int) -> Iterator[np.ndarray]:
-    """As `_encoded`, a batch a process, in the documents' order; at most two batches a process are under way."""
+def in_processes(documents: Iterable[str], vocab: AnyVocab, workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `_in_turn`, a batch a process, in the documents' order; at most two batches a process are under way."""
     where = BYTES if vocab.path is None else str(vocab.path)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_load, initargs=(where, vocab.ids.sentinels))
     try:
@@ -171,8 +183,8 @@ def _load(where: str, sentinels: int) -> None:
     _loaded[:] = [ByteVocab() if where == BYTES else Vocab.load(where, sentinels)]
 
 
-def _encode(batch: list[str]) -> list[np.ndarray]:
-    return _loaded[0].encode_batch(batch)
+def _encode(batch: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    return _block(_loaded[0], batch)
 
 
 class _Column:
@@ -188,7 +200,7 @@ class _Column:
         np.lib.format.write_array_header_1_0(self._file, described)
 
     def append(self, values_N: np.ndarray) -> None:
-        self._file.write(values_N.astype(self.dtype).tobytes())
+        self._file.write(values_N.astype(self.dtype, copy=False).data)
         self.rows += len(values_N)
 
     def __enter__(self) -> _Column:
