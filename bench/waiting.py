@@ -27,8 +27,9 @@ from t5study.model.architectures import build
 from t5study.model.shapes import Shape, size
 from t5study.objectives import SpanCorruption
 from t5study.study.scales import LAPTOP
-from t5study.train.loop import TrainRun, train
+from t5study.train.loop import train
 from t5study.train.optim import Adafactor, Constant
+from t5study.train.run import TrainRun
 from t5study.train.speeds import told
 
 MOST, OBJECTIVE = 0.02, SpanCorruption()

@@ -33,7 +33,7 @@ from tiny_run import RUN, Runs, go, outcome
 from t5study.ground.errors import UserError
 from t5study.train.checkpoint import FILES, Damaged, steps, verify
 from t5study.train.folder import alone
-from t5study.train.loop import TrainRun
+from t5study.train.run import TrainRun
 
 DEADLINE_S = 300
 BRIEF = {"steps": 30, "save_every": 5, "evaluate_every": 10}  # the run of a part of a set

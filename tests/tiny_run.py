@@ -33,8 +33,9 @@ from t5study.model import architectures
 from t5study.model.shapes import Shape
 from t5study.objectives import SpanCorruption
 from t5study.train.guard import Guard
-from t5study.train.loop import TrainRun, train
+from t5study.train.loop import train
 from t5study.train.optim import Adafactor, Constant
+from t5study.train.run import TrainRun
 from t5study.train.tuning import parse
 
 IDS = Ids(size=1_000)

@@ -18,7 +18,7 @@ from t5study.ground.errors import UserError
 if TYPE_CHECKING:
     from t5study.feed.stream import Stream
     from t5study.ground.machine import Machine
-    from t5study.train.loop import TrainRun
+    from t5study.train.run import TrainRun
 
 RATES = {
     ("pretrain", "adafactor"): 0.01,  # paper, section 3.1.2: 1 / sqrt(10,000) and falling from there
@@ -88,7 +88,7 @@ def pretrain(args: argparse.Namespace) -> None:
 def run_of(args: argparse.Namespace, **own: Any) -> TrainRun:
     """A run as the flags of both commands have it, with what is a command's own."""
     from t5study.train.guard import Guard
-    from t5study.train.loop import TrainRun
+    from t5study.train.run import TrainRun
 
     action = args.bad_step or "stop"
     return TrainRun(

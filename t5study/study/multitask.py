@@ -104,8 +104,9 @@ class MultiTaskTraining(Start):
         from t5study.feed.sources import DocumentSource, Source
         from t5study.feed.stream import Stream
         from t5study.model import architectures
-        from t5study.train.loop import TrainRun, train
+        from t5study.train.loop import train
         from t5study.train.parallel import ALONE
+        from t5study.train.run import TrainRun
 
         if finished(work):
             return

@@ -101,8 +101,9 @@ class Pretrain(Start):
         from t5study.feed.sources import DocumentSource
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
-        from t5study.train.loop import TrainRun, train
+        from t5study.train.loop import train
         from t5study.train.parallel import ALONE
+        from t5study.train.run import TrainRun
 
         if finished(work):
             return
@@ -210,8 +211,9 @@ class Finetune(Stage):
         from t5study.feed.mixing import Mixture
         from t5study.feed.stream import Stream
         from t5study.model import architectures, released
-        from t5study.train.loop import TrainRun, train
+        from t5study.train.loop import train
         from t5study.train.parallel import ALONE
+        from t5study.train.run import TrainRun
         from t5study.train.tuning import begin
 
         if finished(work):

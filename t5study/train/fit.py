@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import psutil
@@ -39,11 +39,9 @@ from t5study.model.shapes import LANGUAGE_MODELS, sliced
 from t5study.train.optim import AdamW
 from t5study.train.parallel import Ranks
 from t5study.train.recompute import recomputed
+from t5study.train.run import TrainRun
+from t5study.train.site import Site
 from t5study.train.streamed import Streamed
-
-if TYPE_CHECKING:
-    from t5study.train.loop import TrainRun
-    from t5study.train.site import Site
 
 CHOICE = "machine.json"
 BUDGET_S = 60.0

@@ -1,4 +1,4 @@
-"""The training loop: a run as a value, and `train()`, which ends in the same bytes however often it was interrupted.
+"""The training loop: `train()` makes a run's steps, and ends in the same bytes however often it was interrupted.
 
 A step is: a batch, its gradients, a look at whether they are good, the optimiser's step, a row in the journal. At
 checkpoints the journal is synced and the stream's position saved with the weights; a resumed run cuts the journal
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,19 @@ from t5study.feed.stream import Stream
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.journal import Journal, Progress, read_journal
 from t5study.ground.machine import AUTO, Machine, use
-from t5study.ground.seeds import check_seed
 from t5study.ground.store import read_json, write_json
 from t5study.model import gpu
-from t5study.model.shapes import Shape, sliced
+from t5study.model.shapes import sliced
 from t5study.train import streamed
 from t5study.train.checkpoint import keep, steps, told_if_full
 from t5study.train.fit import fitted
 from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, alone, claim
 from t5study.train.guard import Guard, Rewind, not_finite
-from t5study.train.optim import Adafactor, AdamW, Constant, InverseSquareRoot, Rounded, in_bf16
+from t5study.train.optim import Adafactor, Rounded, in_bf16
 from t5study.train.parallel import ALONE, Ranks
 from t5study.train.profile import Profile
 from t5study.train.recompute import recomputed
+from t5study.train.run import TrainRun
 from t5study.train.saver import Saver
 from t5study.train.site import Nowhere, Site
 from t5study.train.speeds import Clock, read_speeds, speed
@@ -41,58 +41,10 @@ from t5study.train.step import gradients
 from t5study.train.stop import Stop
 from t5study.train.streamed import Streamed
 from t5study.train.summary import first_loss_warning, proportions, summary_of
-from t5study.train.tuning import AllParameters, Movement, Tuning
+from t5study.train.tuning import AllParameters, Movement
 from t5study.train.work import Work, peak
 
 _EXAMPLES_EVERY = 100  # steps between rows of the journal that tell how often each member of a mixture came
-
-
-@dataclass(frozen=True)
-class TrainRun:
-    """A training stage as a value: equal runs give equal bytes on one machine.
-
-    rows, source_length, target_length: of the packed batch. data: what names the stream (objective and token digest,
-    or tasks). init: "fresh", or the digest of the weights it starts from. z_loss: weight of (log Z)^2 a target token
-    (T5: 1e-4). evaluate_every: steps between evaluations, 0 for one at the end. tuning: which weights move. guard: what
-    becomes of bad steps. weights: "fp32", or "bf16" for matrices that are kept so and rounded at random. save_every:
-    steps between checkpoints; it changes nothing but what an interruption costs, so it is no part of the fingerprint.
-    """
-
-    shape: Shape
-    architecture: str
-    steps: int
-    rows: int
-    source_length: int
-    target_length: int
-    optimizer: Adafactor | AdamW
-    schedule: InverseSquareRoot | Constant
-    dropout: float
-    seed: int
-    save_every: int = field(metadata={"fingerprint": False})
-    data: Any
-    init: str
-    z_loss: float = 1e-4
-    evaluate_every: int = 0
-    tuning: Tuning = field(default=AllParameters(), metadata={"fingerprint": "if set"})
-    guard: Guard = field(default=Guard(), metadata={"fingerprint": "if set"})
-    weights: str = field(default="fp32", metadata={"fingerprint": "if set"})
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        for name, least in (("steps", 1), ("rows", 1), ("save_every", 1), ("evaluate_every", 0), ("z_loss", 0)):
-            if not getattr(self, name) >= least:
-                raise UserError(f"run: {name}: found {getattr(self, name)}; give at least {least}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"run: dropout: found {self.dropout}; give a number from 0 to below 1")
-        if self.weights not in ("fp32", "bf16"):
-            raise UserError(f"run: weights: found {self.weights!r}; give fp32 or bf16")
-        if self.weights == "bf16" and not isinstance(self.optimizer, Adafactor):
-            raise UserError("run: weights: found bf16 with AdamW, which would round to nothing; give Adafactor")
-        if self.tuning.shape(self.shape) != self.shape:
-            raise UserError(f"run: shape: found no adapters for {self.tuning.label}; give the shape that has them")
-        if self.guard.action == "skip" and len(self.tuning.changes(self.steps)) > 1:
-            # An update that is left out is none: an optimiser's count would no longer be the run's steps.
-            raise UserError(f"run: guard: found skip with {self.tuning.label}; give stop or rewind")
 
 
 def train(

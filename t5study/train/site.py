@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -28,10 +28,8 @@ from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, truncate
 from t5study.train.guard import Guard, Judge, Rewind
 from t5study.train.optim import Optimizer
 from t5study.train.parallel import ALONE, Ranks
+from t5study.train.run import TrainRun
 from t5study.train.tuning import Movement
-
-if TYPE_CHECKING:
-    from t5study.train.loop import TrainRun
 
 
 @dataclass

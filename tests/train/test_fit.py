@@ -21,9 +21,9 @@ from t5study.model.architectures import build
 from t5study.model.shapes import Shape
 from t5study.train import fit, streamed
 from t5study.train.fit import Choice, choose, computed, full
-from t5study.train.loop import TrainRun
 from t5study.train.optim import Adafactor
 from t5study.train.parallel import ALONE
+from t5study.train.run import TrainRun
 from t5study.train.site import Site
 from t5study.train.tuning import Movement
 
