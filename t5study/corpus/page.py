@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,20 @@ class Drop:
     """What a rule returns instead of a page it leaves out."""
 
     reason: str
+
+
+def batched(items: Iterable[T], most: int, characters: Callable[[T], int]) -> Iterator[list[T]]:
+    """Pages or texts in their order, `most` at a time, or fewer where a million characters are together before."""
+    batch: list[T] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += characters(item)
+        if size >= _CHARACTERS or len(batch) >= most:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def dropped(reason: str, counts: Counter[str]) -> Drop:

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from t5study.corpus import dedup
-from t5study.corpus.page import Drop, Page
+from t5study.corpus.page import Drop, Page, batched
 from t5study.corpus.recipes import Recipe
 from t5study.corpus.rules_url import url_key
 from t5study.corpus.samples import Samples
@@ -38,7 +38,6 @@ from t5study.ground.store import write_json
 CHARACTERS, SPANS, PAGES_MOST = 1 << 27, 1 << 22, 1 << 20
 FORM = 2  # of the files above: pieces of another form are not gone on with
 BATCH = 64  # pages
-_BATCH_CHARACTERS = 1 << 20
 _GROUP = 1 << 22  # characters of a row group: what a reader holds at a time
 PAGES = pa.schema([(name, pa.large_string()) for name in ("text", "url", "timestamp", "language")])
 
@@ -113,17 +112,8 @@ class Piece:
 
 
 def batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
-    """Pages in their order, BATCH at a time, or fewer where a million characters are together before."""
-    held: list[Page] = []
-    characters = 0
-    for page in pages:
-        held.append(page)
-        characters += len(page.text)
-        if len(held) >= BATCH or characters >= _BATCH_CHARACTERS:
-            yield held
-            held, characters = [], 0
-    if held:
-        yield held
+    """Pages as `Piece.add` takes them."""
+    return batched(pages, BATCH, lambda page: len(page.text))
 
 
 def as_bytes(text: str) -> bytes:

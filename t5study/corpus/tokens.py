@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from t5study.corpus.page import batched
 from t5study.ground.errors import UserError
 from t5study.ground.machine import cores
 from t5study.ground.store import read_json, read_manifest, verify, whole_folder, write_json, write_manifest
 from t5study.vocab import BYTES, AnyVocab, ByteVocab, Vocab
 
 FORMAT = 1
-_BATCH_CHARACTERS = 1 << 20
 _BATCH_DOCUMENTS = 2048
 _SECTION = 1 << 26
 _FILES = ("tokens.npy", "offsets.npy", "tokens.json")
@@ -123,7 +123,7 @@ def _block(vocab: AnyVocab, batch: list[str], threads: int = 1) -> tuple[np.ndar
 
 def _in_turn(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """`_block` of about a megabyte at a time, so that threads have something to share."""
-    for batch in batches(documents):
+    for batch in _batches(documents):
         yield _block(vocab, batch, threads)
 
 
@@ -131,7 +131,7 @@ def _in_threads(documents: Iterable[str], vocab: AnyVocab, threads: int) -> Iter
     """As `_in_turn`, a batch a thread: the encoder holds no lock, so this one reads and writes meanwhile."""
     pool = ThreadPoolExecutor(threads)
     try:
-        yield from _in_order(batches(documents), lambda batch: pool.submit(_block, vocab, batch), 2 * threads)
+        yield from _in_order(_batches(documents), lambda batch: pool.submit(_block, vocab, batch), 2 * threads)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -149,18 +149,8 @@ def _in_order(
         yield under_way.popleft().result()
 
 
-def batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    """Documents in a row, about a megabyte of them at a time."""
-    batch: list[str] = []
-    characters = 0
-    for text in documents:
-        batch.append(text)
-        characters += len(text)
-        if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    return batched(documents, _BATCH_DOCUMENTS, len)
 
 
 def in_processes(documents: Iterable[str], vocab: AnyVocab, workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -168,7 +158,7 @@ def in_processes(documents: Iterable[str], vocab: AnyVocab, workers: int) -> Ite
     where = BYTES if vocab.path is None else str(vocab.path)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_load, initargs=(where, vocab.ids.sentinels))
     try:
-        yield from _in_order(batches(documents), lambda batch: pool.submit(_encode, batch), 2 * workers)
+        yield from _in_order(_batches(documents), lambda batch: pool.submit(_encode, batch), 2 * workers)
     except BrokenProcessPool:
         raise UserError("tokens: a worker was killed, perhaps for want of memory; give fewer --workers") from None
     finally:
