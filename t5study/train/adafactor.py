@@ -213,15 +213,18 @@ class AdafactorOptimizer:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """All that the next update depends on beside weights and gradients: "step" and, by weight, the means."""
-        tensors = {f"{name}/{part}": t for name, parts in self.state.items() for part, t in parts.items()}
-        return {"step": torch.tensor(self.count), **tensors}
+        return {"step": torch.tensor(self.count), **by_name(self.state)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over what `state_tensors` gave, whose names and shapes the caller has checked."""
         self.count = int(tensors["step"])
-        for name, parts in self.state.items():
-            for part, tensor in parts.items():
-                tensor.copy_(tensors[f"{name}/{part}"])
+        for key, own in by_name(self.state).items():
+            own.copy_(tensors[key])
+
+
+def by_name(state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The means of all weights under the names that a checkpoint has for them."""
+    return {f"{name}/{part}": tensor for name, parts in state.items() for part, tensor in parts.items()}
 
 
 def rounded(value: Tensor, random: torch.Generator) -> Tensor:

@@ -69,10 +69,14 @@ class Adafactor:
     def __post_init__(self) -> None:
         _positive("adafactor", self, "decay", "epsilon", "clip", "smallest", "min_dim_to_factor")
 
+    @property
+    def rule(self) -> Rule:
+        """The same as the arithmetic has it (adafactor.py)."""
+        return Rule(self.decay, self.epsilon, self.clip, self.smallest, self.min_dim_to_factor)
+
     def build(self, model: nn.Module) -> AdafactorOptimizer:
         """The optimiser of all weights of a model that can move, which is on its device already."""
-        rule = Rule(self.decay, self.epsilon, self.clip, self.smallest, self.min_dim_to_factor)
-        return AdafactorOptimizer(rule, movable(model))
+        return AdafactorOptimizer(self.rule, movable(model))
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,7 @@ class Rounded:
     seed: int
 
     def build(self, model: nn.Module) -> AdafactorOptimizer:
-        s = self.settings
-        rule = Rule(s.decay, s.epsilon, s.clip, s.smallest, s.min_dim_to_factor)
-        return AdafactorOptimizer(rule, movable(model), seed=self.seed)
+        return AdafactorOptimizer(self.settings.rule, movable(model), seed=self.seed)
 
 
 def in_bf16(model: nn.Module) -> None:

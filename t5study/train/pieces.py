@@ -23,7 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Placement, Shard
 
 from t5study.train import optim
-from t5study.train.adafactor import Rule
+from t5study.train.adafactor import Rule, by_name
 from t5study.train.parallel import Ranks
 from t5study.train.parts import rows
 
@@ -109,8 +109,7 @@ def optimizer(
     """weights: whose gradients are taken. wholes: what each is a piece of, or itself where it is not cut."""
     if isinstance(settings, optim.AdamW):
         return AdamWOptimizer(settings, weights, wholes)
-    s = settings
-    return AdafactorOptimizer(Rule(s.decay, s.epsilon, s.clip, s.smallest, s.min_dim_to_factor), weights, wholes, add)
+    return AdafactorOptimizer(settings.rule, weights, wholes, add)
 
 
 class AdamWOptimizer:
@@ -213,12 +212,10 @@ class AdafactorOptimizer:
         return [found if self.along[name] is None else next(added) for name, found in sums]
 
     def state_tensors(self) -> dict[str, Tensor]:
-        tensors = {f"{name}/{part}": t for name, parts in self.state.items() for part, t in parts.items()}
-        return {"step": torch.tensor(self.count), **tensors}
+        return {"step": torch.tensor(self.count), **by_name(self.state)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """From whole tensors."""
         self.count = int(tensors["step"])
-        for name, parts in self.state.items():
-            for part, tensor in parts.items():
-                fill(tensor, tensors[f"{name}/{part}"])
+        for key, own in by_name(self.state).items():
+            fill(own, tensors[key])
