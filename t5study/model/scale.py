@@ -203,36 +203,39 @@ def memory(shape: Shape, architecture: str, layout: Layout) -> Memory:
         layer = max((sum(map(math.prod, layer)) for layer in layers), default=0)
         together = 4 * (sum(map(math.prod, root)) * 2 + 3 * layer)
     kept, once = activations(own, architecture, layout)
-    copies = [_copies(own, layer, layout.compute, layout.kept) for layer in layers]
-    weights = _bytes(own, [size for _, size in every], layout)
+    weights = _bytes(own, architecture, [size for _, size in every], layout)
     return Memory(
         weights,
         layout.kept * largest(shape) if layout.streamed else weights,
         4 * state,
         together,
-        max(copies, default=0) if layout.recompute else sum(copies),
+        _copies(own, architecture, layout),
         kept + once,
     )
 
 
-def _bytes(shape: Shape, every: list[tuple[int, ...]], layout: Layout) -> int:
+def _bytes(shape: Shape, architecture: str, every: list[tuple[int, ...]], layout: Layout) -> int:
     """Of weights as they are kept, or of their gradients, on the first rank. Norms and bias tables stay fp32."""
-
-    def one(size: tuple[int, ...]) -> int:
-        return layout.kept if len(size) == 2 and size != (BUCKETS, shape.heads) else 4
-
-    return sum(one(size) * _share(size, layout.shard) for size in every)
+    tables = (1 if architecture in LANGUAGE_MODELS else 2) * _share((BUCKETS, shape.heads), layout.shard)
+    kept = sum((layout.kept if len(size) == 2 else 4) * _share(size, layout.shard) for size in every)
+    return kept + (4 - layout.kept) * tables
 
 
-def _copies(shape: Shape, layer: list[tuple[int, ...]], compute: int, kept: int) -> int:
-    """Bytes of copies that a layer keeps for its backward pass: of weights kept in the products' own precision q, k, v
-    joined (and gated wi), else all."""
-    matrices = [size for size in layer if len(size) == 2]
-    if compute < kept:
-        return compute * sum(map(math.prod, matrices))
-    own, d = shape.inner, shape.d_model
-    joined = 3 * own * d + (2 * own * d if matrices.count((own, d)) > 4 else 0)
-    return compute * (joined + (2 * shape.d_ff * d if shape.activation == "gated_gelu" else 0))
+def _copies(shape: Shape, architecture: str, layout: Layout) -> int:
+    """Bytes of copies that layers keep for their backward pass, those of one if layers are made again: all matrices
+    in the products' precision, or, where they are kept in that, what is joined: q, k, v, cross-attention's k and v, and
+    a gated feed-forward's wi."""
+    d, own, gated = shape.d_model, shape.inner, shape.activation == "gated_gelu"
+    if layout.compute < layout.kept:
+        attention = cross = 4 * own * d
+        feed, adapter = (3 if gated else 2) * shape.d_ff * d, 2 * shape.adapter * d
+    else:
+        attention, cross = 3 * own * d, 2 * own * d
+        feed, adapter = 2 * shape.d_ff * d * gated, 0
+    encoder = attention + feed + adapter
+    decoder = encoder + cross * (architecture not in LANGUAGE_MODELS)
+    layers = [encoder] * shape.encoder_layers + [decoder] * shape.decoder_layers
+    return layout.compute * (max(layers, default=0) if layout.recompute else sum(layers))
 
 
 def activations(shape: Shape, architecture: str, layout: Layout) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from little_models import rows_of
 from live_bytes import Allocated
 from rank_runs import RankRuns, spread_shape
@@ -19,6 +20,7 @@ from t5study.model import attention, loss
 from t5study.model.architectures import build
 from t5study.model.scale import CHUNK, KEEP, Layout, activations, memory, plan, traffic
 from t5study.model.shapes import ARCHITECTURES, Shape, shape_of, size
+from t5study.train.optim import in_bf16
 from t5study.train.recompute import recomputed
 
 
@@ -97,6 +99,43 @@ def test_activations_are_near(architecture: str, gated: bool, again: bool):
     layout = Layout(1, 0, rows, 1, 96, 48, again, compute=4)
     expected = memory(shape, architecture, layout)
     assert allocated.peak == pytest.approx(expected.activations + expected.copies, rel=1 / 5 if again else 1 / 8)
+
+
+@pytest.mark.parametrize("architecture", ["encoder_decoder", "shared_encoder_decoder", "language_model"])
+@pytest.mark.parametrize("compute", [4, 2])
+@pytest.mark.parametrize(
+    ("d_model", "activation", "adapter"), [(96, "gated_gelu", 0), (64, "relu", 64), (64, "gated_gelu", 64)]
+)
+def test_copies_are_those_that_are_kept(architecture: str, compute: int, d_model: int, activation: str, adapter: int):
+    """What a pass keeps for the backward pass and is of a weight's size, but no weight: also where d_ff, the width of
+    all heads and d_model or an adapter are one number, so that sizes do not tell what a matrix is."""
+    shape = shape_of(architecture, Shape(d_model, 64, 16, 4, 3, 3, 60, activation, tied=False, adapter=adapter))
+    pair = tuple(np.array([5] * n + [EOS], dtype=np.int32) for n in (20, 12))
+    model, batch = build(shape, 3, architecture), rows_of([[pair]], 22, 14)
+    there, kept = {weight.data_ptr() for weight in model.parameters()}, dict[int, int]()
+
+    def look(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim == 2 and min(tensor.shape) >= 64 and tensor.data_ptr() not in there:
+            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(look, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=compute == 2),
+    ):
+        total = model.loss_sum(model.arrange(batch)).total
+    assert sum(kept.values()) == memory(shape, architecture, Layout(1, 0, 1, compute=compute)).copies > 0
+    del total
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_bf16_is_of_matrices_but_not_of_bias_tables(architecture: str):
+    """Also where an adapter's matrix is of a bias table's size."""
+    shape = shape_of(architecture, Shape(32, 48, 8, 4, 2, 2, 60, adapter=4))
+    model = build(shape, 3, architecture)
+    in_bf16(model)
+    weights = sum(weight.nbytes for weight in model.parameters())
+    assert memory(shape, architecture, Layout(1, 0, 1, kept=2)).weights == weights
 
 
 def test_it_knows_what_is_kept():
