@@ -175,14 +175,18 @@ def test_mistakes_are_one_line_and_exit_2(words: list[str], says: str, capsys: p
     assert says in _told(words, capsys)
 
 
-def test_contradictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_contradictions(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     import torch
 
     from t5study.ground.machine import cpu_has_bf16
 
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     asked = ["train", "pretrain", "--tokens", "x", "--vocab", "y", "--out", str(tmp_path / "out")]
     assert "--rows 32 with --micro-batch 5" in _told([*asked, "--micro-batch", "5"], capsys)
     assert "--tensor 2 with 1 rank; start as many by torchrun" in _told([*asked, "--tensor", "2"], capsys)
+    assert "--shard 2 with 1 rank; start as many by torchrun" in _told([*asked, "--shard", "2"], capsys)
+    assert "--shard with 1 rank; start several by torchrun" in _told([*asked, "--shard"], capsys)
     assert "found --tensor with --shard; leave one of them out" in _told([*asked, "--tensor", "2", "--shard"], capsys)
     if torch.cuda.is_available():
         done = _run(*asked, "--device", "cuda", env={**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""})

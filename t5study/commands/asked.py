@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +24,14 @@ def machine_of(args: argparse.Namespace) -> Machine:
     shard, tensor = getattr(args, "shard", None), getattr(args, "tensor", None)
     if tensor and shard is not None:
         raise UserError("command line: found --tensor with --shard; leave one of them out")
-    if tensor and world % tensor:
-        raise UserError(
-            f"command line: found --tensor {tensor} with {world} rank{'s' * (world > 1)}; start as many by torchrun, "
-            "or a multiple"
-        )
+    for flag, among in (("tensor", tensor), ("shard", shard)):
+        if among and world % among:
+            raise UserError(
+                f"command line: found --{flag} {among} with {world} rank{'s' * (world > 1)}; start as many by "
+                "torchrun, or a multiple"
+            )
+    if shard == 0 and "WORLD_SIZE" not in os.environ:  # a single rank of torchrun's has all there is
+        raise UserError("command line: found --shard with 1 rank; start several by torchrun, or leave it out")
     groups = world // (tensor or 1)  # that share out the rows
     who = f"{groups} groups of {tensor} ranks" if tensor else f"{world} ranks"
     if rows and rows % groups:

@@ -269,6 +269,10 @@ def test_the_command_line_on_two_ranks(runs: RankRuns, tmp_path: Path):
         found = load_file(tmp_path / name / "model" / "model.safetensors")
         for weight, value in expected.items():
             torch.testing.assert_close(found[weight], value, rtol=1e-4, atol=1e-5)
+    words[-1] = str(tmp_path / "alone")
+    assert runs.command(1, [*words, "--rows", "4", "--shard"], tmp_path / "one told") == [0]
+    assert runs.command(2, [*words, "--rows", "4", "--shard", "4"], tmp_path / "four") == [2, 2]
+    assert "found --shard 4 with 2 ranks; start as many by torchrun" in (tmp_path / "four.0.txt").read_text()
 
 
 # --- without processes --------------------------------------------------------------------------------------------
