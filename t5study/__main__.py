@@ -2,7 +2,7 @@
 
 Heavy imports stay inside the commands (t5study/commands), so that `t5study --help` answers at once. Whatever a
 user can cause ends in one line on standard error and exit code 2; Ctrl-C saves and exits 130, a scheduler's signal
-saves and exits 75 so that it runs the command again, as a rank does whose fellow died; a full disk
+saves and exits 75 so that it runs the command again, as a process does whose fellow died; a full disk
 exits 74.
 """
 
@@ -14,11 +14,12 @@ import errno
 import importlib
 import io
 import os
+import select
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from t5study.commands.flags import Parser, Real, Whole, WholeOrAuto
 from t5study.commands.tree import build_parser
@@ -135,7 +136,7 @@ def _checked(path: Path, name: str, value: Any, action: argparse.Action) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command. Returns the exit code: 0, 2 for a user's mistake, 74 where nothing can be written, 75 after
-    SIGTERM and the like or where another rank is gone, 130 after Ctrl-C."""
+    SIGTERM and the like or where another process is gone, 130 after Ctrl-C."""
     _streams()
     try:
         return _run(sys.argv[1:] if argv is None else argv)
@@ -146,10 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _told("interrupted; run the same command again to go on", EXIT_INTERRUPT)
     except BrokenPipeError:
-        # `t5study ... | head`: the reader has seen enough. Keep the interpreter from flushing into the closed pipe.
-        if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _left()
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -185,6 +183,26 @@ def _streams() -> None:
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
+
+
+def _left() -> int:
+    """What a broken pipe comes to. `t5study ... | head`: the reader has seen enough, and the interpreter is kept from
+    flushing into the closed pipe. Any other is of a process or a connection that work was given to."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None and _is_left(stream)]
+    for stream in streams:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    told = "error: found a process or a connection gone (broken pipe); run the same command again to go on"
+    return 0 if streams else _told(told, Lost.code)
+
+
+def _is_left(stream: IO[str]) -> bool:
+    """Whether nobody can read any more what a stream writes: of its pipe or socket the kernel says so unasked."""
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), 0)
+    except ValueError:  # it is closed, or has no descriptor
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _told(text: str, code: int) -> int:

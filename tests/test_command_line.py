@@ -320,6 +320,41 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert process.stderr.read() == ""
 
 
+BROKEN = """
+import os, sys
+from t5study.__main__ import main
+from t5study.commands import text
+
+def show(args):
+    if sys.argv[1] == "elsewhere":
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.write(writer, b"x")
+    sys.stdin.readline()  # until the reader has left
+    for _ in range(100_000):
+        print("a line", file=getattr(sys, sys.argv[1]))
+
+text.show = show
+sys.exit(main(["show"]))
+"""
+
+
+@pytest.mark.parametrize(("pipe", "code"), [("stdout", 0), ("stderr", 0), ("elsewhere", 75)])
+def test_a_broken_pipe_is_a_readers_or_is_told(pipe: str, code: int):
+    """Of a worker that died, or of a connection, it must not look like `| head`."""
+    streams = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    command = [sys.executable, "-c", BROKEN, pipe]
+    process = subprocess.Popen(command, text=True, cwd=ROOT, env=ENVIRONMENT, **streams)
+    if pipe != "elsewhere":
+        getattr(process, pipe).close()
+        setattr(process, pipe, None)
+    out, err = process.communicate("\n")
+    assert process.returncode == code
+    assert not out
+    told = "t5study: error: found a process or a connection gone (broken pipe); run the same command again to go on\n"
+    assert err == (told if pipe == "elsewhere" else "" if pipe == "stdout" else None)
+
+
 def test_a_full_disk_is_told():
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
