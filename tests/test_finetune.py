@@ -10,7 +10,9 @@ from invented_benchmarks import official
 from invented_texts import squad
 
 from t5study.__main__ import main, parse
+from t5study.commands.asked import addresses_of
 from t5study.commands.finetune import chosen_tasks, mixing_of
+from t5study.commands.study import _asked
 from t5study.feed.mixing import ExamplesProportional, Temperature
 from t5study.feed.named import Adjusted, Fixed
 from t5study.ground.errors import UserError
@@ -18,7 +20,7 @@ from t5study.ground.journal import read_journal
 from t5study.model import architectures
 from t5study.model.released import load_released, save_released
 from t5study.model.shapes import Shape
-from t5study.tasks.benchmarks import GLUE, SUPERGLUE
+from t5study.tasks.benchmarks import BENCHMARKS, GLUE, SUPERGLUE
 from t5study.train.best import keep_best, read_best
 from t5study.vocab import Vocab, train_vocab
 
@@ -50,6 +52,33 @@ def test_a_benchmark_is_its_members_at_the_official_rates(data: Path):
     assert [task.name for task in chosen.scored] == list(SUPERGLUE.tasks)  # DPR is not
     assert mixing_of(args, chosen) == Fixed(SUPERGLUE.training)
     assert chosen.notes == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("superglue/boolq,squad", "superglue/cb"),
+        ("superglue/boolq", "squad", "superglue/cb"),
+        (" superglue/boolq, squad ,superglue/cb,",),
+        ("superglue/boolq", "--task", "squad,superglue/cb", "superglue/boolq"),
+    ],
+)
+def test_words_are_split_as_those_of_evaluate_and_of_a_study(data: Path, words: tuple[str, ...]):
+    args = asked("--task", *words, "--data", data)
+    same = ["superglue/boolq", "squad/v1", "superglue/cb"]
+    assert addresses_of(args.task) == same
+    assert {task.name for task in chosen_tasks(args).trained} == set(same)
+    assert _asked(parse(["study", "plan", "--task", *words])).tasks == ("superglue/boolq", "squad", "superglue/cb")
+
+
+def test_a_benchmark_has_its_tasks_already_and_all_is_every_benchmark(data: Path):
+    args = asked("--task", "superglue/cb", "superglue,", "--data", data)
+    assert [task.name for task in chosen_tasks(args).trained] == [*SUPERGLUE.tasks, "superglue/dpr"]
+    assert mixing_of(args, chosen_tasks(args)) == Fixed(SUPERGLUE.training)
+    every = addresses_of(["all"])
+    assert every == [address for one in BENCHMARKS.values() for address in one.tasks]
+    with pytest.raises(UserError, match="--task: found no task; give addresses, files or benchmarks"):
+        chosen_tasks(asked("--task", ",", "--data", data))
 
 
 def test_what_a_benchmark_lacks_is_left_out_and_said(data: Path, tmp_path: Path):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from t5study.ground.machine import Machine
     from t5study.tasks.task import Task
 
+ALL = "all"  # as a word of --task: the seven benchmarks
+
 
 def machine_of(args: argparse.Namespace) -> Machine:
     """The machine asked for, set up. UserError if it is not this one."""
@@ -86,10 +88,17 @@ def tasks_of(args: argparse.Namespace) -> Sequence[Task]:
     return tasks
 
 
-def addresses_of(words: Sequence[str], split: str | None = None) -> list[str]:
-    """--task's words as addresses: a word may be several with commas between them, or a benchmark's name, which stands
-    for the tasks that its average is over, of the "test" split for all that its site asks for. A file keeps the commas
-    of its name."""
+def words_of(task: Sequence[str]) -> list[str]:
+    """--task's words, each once: commas may stand between several, but a file keeps those of its name."""
+    found = [one for word in task for one in ([word] if Path(word).is_file() else map(str.strip, word.split(",")))]
+    if not any(found):
+        raise UserError("command line: --task: found no task; give addresses, files or benchmarks")
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def addresses_of(task: Sequence[str], split: str | None = None) -> list[str]:
+    """--task's words as addresses: a benchmark's name stands for the tasks that its average is over, of the "test"
+    split for all that its site asks for; "all" for all benchmarks."""
     from t5study.tasks.benchmarks import BENCHMARKS
 
     benchmarks = {name: one.tasks for name, one in BENCHMARKS.items()}
@@ -97,11 +106,5 @@ def addresses_of(words: Sequence[str], split: str | None = None) -> list[str]:
         from t5study.evaluate.submission import SITES
 
         benchmarks |= {name: site.tasks for name, site in SITES.items()}
-    found: dict[str, None] = {}
-    for word in words:
-        for one in [word] if Path(word).is_file() else word.split(","):
-            if name := one.strip():
-                found |= dict.fromkeys(benchmarks.get(name, (name,)))
-    if not found:
-        raise UserError("command line: --task: found no task; give addresses, files or benchmarks")
-    return list(found)
+    words = [one for word in words_of(task) for one in (BENCHMARKS if word == ALL else (word,))]
+    return list(dict.fromkeys(address for word in words for address in benchmarks.get(word, (word,))))

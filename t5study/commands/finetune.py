@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from t5study.commands.asked import addresses_of, machine_of, needs
+from t5study.commands.asked import ALL, machine_of, needs, words_of
 from t5study.commands.train import carry_out, rate_of, run_of
 from t5study.ground.errors import Missing, UserError
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from t5study.tasks.task import Task
 
 OWN_LENGTHS = (128, 64)  # source and target tokens of a row, where no benchmark says otherwise
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def finetune(args: argparse.Namespace) -> None:
         )
         return {name: one.summary() for name, one in found.items()}
 
-    told = args.task[0] if chosen.benchmark else ", ".join(sources)
+    told = chosen.benchmark.name if chosen.benchmark else ", ".join(sources)
     carry_out(
         args,
         run,
@@ -118,27 +117,24 @@ def finetune(args: argparse.Namespace) -> None:
 def chosen_tasks(args: argparse.Namespace) -> Chosen:
     """--task's words as tasks: addresses, files, benchmarks, or "all" (the seven benchmarks, less --leave-out).
 
-    What a benchmark lacks is left out and noted; a task that was named has to have training rows. UserError if none
-    has, or two are of one name.
+    A benchmark's own task beside it is in it already. What a benchmark lacks is left out and noted; a task that was
+    named has to have training rows. UserError if none has, or two are of one name.
     """
     from t5study.tasks.benchmarks import BENCHMARKS, find_benchmark
     from t5study.tasks.splits import complete
     from t5study.tasks.task import Task, find
 
-    words = [one for word in args.task for one in (word.split(",") if not Path(word).exists() else [word])]
+    words = words_of(args.task)
     gone = find_benchmark(args.leave_out) if args.leave_out else None
     if gone and ALL not in words:
         raise UserError(f"command line: --leave-out: found {args.leave_out} without --task all; leave it out of --task")
     words = [one for word in words for one in (BENCHMARKS if word == ALL else [word])]
     several = [BENCHMARKS[word] for word in dict.fromkeys(words) if word in BENCHMARKS and BENCHMARKS[word] != gone]
-    named = [word for word in words if word not in BENCHMARKS]
     trains = {address for one in several for address, _ in one.training}
     scores = {address for one in several for address in one.tasks}
+    named = [word for word in words if word not in BENCHMARKS and word not in trains | scores]
     trained, scored, notes = dict[str, Task](), dict[str, Task](), list[str]()
-    for address in (
-        *(address for one in several for address in one.addresses),
-        *(addresses_of(named) if named else []),
-    ):
+    for address in (*(address for one in several for address in one.addresses), *named):
         try:
             task = find(address, metric=args.metric, data=args.data)
         except Missing as told:

@@ -208,7 +208,9 @@ def corpora(parser: Parser) -> None:
     )
 
 
-def tasks(parser: Parser, more: str = "") -> None:
+def tasks(parser: Parser, benchmarks: bool = False) -> None:
+    """benchmarks: whether one may stand for its tasks."""
+    whole = "; or benchmarks: glue, superglue ..., all" if benchmarks else ""
     parser.add_argument(
         "--task",
         nargs="+",
@@ -216,7 +218,7 @@ def tasks(parser: Parser, more: str = "") -> None:
         type=place,
         metavar="TASK",
         help="own task files (JSON lines or TSV with input and target) or addresses: glue/cola, superglue/boolq, "
-        "squad/v1, cnndm/summarize, wmt/ende, pydocs/package ..." + more,
+        f"squad/v1, cnndm/summarize, wmt/ende, pydocs/package ...{whole}; commas may stand between them",
     )
     parser.add_argument("--metric", help="metric of task files that name none: accuracy, f1, squad, rouge, bleu ...")
 

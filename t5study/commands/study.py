@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from t5study.commands.asked import words_of
+
 if TYPE_CHECKING:
     from t5study.study.asked import Asked
     from t5study.study.decide import Until
@@ -92,7 +94,7 @@ def _asked(args: argparse.Namespace) -> Asked:
     return Asked(
         args.scale or _SCALE,
         args.text,
-        args.task,
+        words_of(args.task) if args.task else None,
         args.metric,
         args.benchmarks,
         args.data,

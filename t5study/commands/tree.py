@@ -67,7 +67,7 @@ def build_parser() -> Parser:
         "  t5study train finetune --checkpoint my-run/model --task glue --data DIR --evaluate-every 100 --out my-glue",
     )
     flags.checkpoint(finetune)
-    flags.tasks(finetune)
+    flags.tasks(finetune, benchmarks=True)
     train_flags.training(finetune, steps=500, rate="0.001 for adafactor, 0.0001 for adamw", source_length=None)
     train_flags.finetuning(finetune)
     tree_train.add(commands, train)

@@ -9,8 +9,6 @@ from t5study.commands import flags, train_flags
 from t5study.commands.flags import Real, Whole, folder, place
 from t5study.commands.leaves import leaf
 
-WORDS = "; or benchmarks: glue, superglue ...; commas may stand between them"
-
 
 def add(commands: Any) -> None:
     """Adds them to the command line."""
@@ -24,7 +22,7 @@ def add(commands: Any) -> None:
         "  t5study evaluate --checkpoint my-tuned/model --task glue --data my-data --out my-scores",
     )
     flags.checkpoint(evaluate)
-    flags.tasks(evaluate, WORDS)
+    flags.tasks(evaluate, benchmarks=True)
     flags.data(evaluate)
     evaluate.add_argument(
         "--out",
@@ -92,7 +90,7 @@ def add(commands: Any) -> None:
         "authors did. The corpus is read once and never held.",
         "--task glue/sst2,my_task.jsonl --data my-data --corpus my-corpus --out report.json",
     )
-    flags.tasks(contamination, WORDS)
+    flags.tasks(contamination, benchmarks=True)
     flags.data(contamination)
     contamination.add_argument("--text", nargs="+", type=place, metavar="PATTERN", help="files or quoted patterns")
     contamination.add_argument("--corpus", type=folder, help="or a folder that `corpus build` wrote")
