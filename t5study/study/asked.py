@@ -29,3 +29,20 @@ class Asked:
         for name in ("text", "tasks", "benchmarks", "corpora"):
             given = getattr(self, name)
             object.__setattr__(self, name, tuple(given) if given else None)
+
+    def words(self) -> list[str]:
+        """The flags that ask it of plan, run and rounds. Not `own`, which is a part of --tables.
+
+        >>> " ".join(Asked("evening", text=["my text/*.txt"], corpora=[("letters", "l/*.txt")]).words())
+        '--scale evening --text my text/*.txt --corpus letters=l/*.txt'
+        """
+        words = ["--scale", self.scale]
+        for flag, values in (("--text", self.text), ("--task", self.tasks)):
+            words += [flag, *values] if values else []
+        words += ["--metric", self.metric] if self.metric else []
+        words += ["--benchmarks", *self.benchmarks] if self.benchmarks else []
+        words += ["--data", str(self.data)] if self.data else []
+        words += ["--split-missing"] if self.split_missing else []
+        for name, pattern in self.corpora or ():
+            words += ["--corpus", f"{name}={pattern}"]
+        return words

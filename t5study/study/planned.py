@@ -209,15 +209,10 @@ def _left_out(taken: Offer) -> list[str]:
 
 def _command(asked: Asked, out: Path | None, tables: str, workers: int | None) -> str:
     """The line that runs it."""
-    words = ["t5study", "study", "run", "--scale", asked.scale]
-    for flag, values in (("--text", asked.text), ("--task", asked.tasks), ("--benchmarks", asked.benchmarks)):
-        words += [flag, *values] if values else []
-    for name, pattern in asked.corpora or ():
-        words += ["--corpus", f"{name}={pattern}"]
-    for flag, value in (("--metric", asked.metric), ("--data", asked.data), ("--out", out), ("--workers", workers)):
+    words = asked.words()
+    for flag, value in (("--out", out), ("--workers", workers)):
         words += [flag, str(value)] if value is not None else []
-    words += ["--split-missing"] if asked.split_missing else []
-    return shlex.join([*words, "--tables", tables])
+    return shlex.join(["t5study", "study", "run", *words, "--tables", tables])
 
 
 def twins(tables: Sequence[Table]) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from t5study.study.asked import Asked
 from t5study.study.findings import model_size
 from t5study.study.report_input import Study
 from t5study.study.report_numbers import count, listed, plural
@@ -90,27 +92,19 @@ _RULE = "the paper's order, but by a rule"
 
 def rerun(study: Study) -> list[tuple[str, str]]:
     """(what for, command line), for the folder that holds the study's."""
-    out = study.folder.resolve().name
-    asked = [f"--scale {shlex.quote(str(study.asked.get('scale') or study.scale_name))}"]
-    for flag, key in _FLAGS:
-        asked += _flag(flag, study.asked.get(key))
-    asked += [f"--corpus {shlex.quote(f'{name}={pattern}')}" for name, pattern in study.asked.get("corpora") or ()]
-    if study.asked.get("benchmarks"):
-        asked.append("--data DATA" + " --split-missing" * bool(study.asked.get("split_missing")))
-    asked.append(f"--out {shlex.quote(out)}")
-    flags = " ".join(asked)
-    tables = study.asked.get("tables") or [table.number for table in study.tables]
-    own = study.asked.get("own") or {}
-    tables = [str(number) for number in tables if number not in own.get("tables", ())]
-    tables = ",".join([*tables, *([shlex.quote(str(own["address"]))] if own else [])])
+    out, own = study.folder.resolve().name, study.asked.get("own") or {}
+    flags = [*_asked(study).words(), "--out", out]
+    numbers = [str(number) for number in study.asked.get("tables") or [table.number for table in study.tables]]
+    address = [str(own["address"])] if own else []
+    tables = [*(number for number in numbers if number not in own.get("tables", ())), *address]
     most = study.asked.get("most_seeds")
-    decided = f" --until-decided --most-seeds {most}" if most else ""
-    decided += f" --tables {shlex.quote(str(own['address']))}" if own and study.asked.get("own_rounds") else ""
-    again = f"t5study study rounds {flags}{decided}" if study.rounds else f"t5study study run {flags} --tables {tables}"
+    decided = ["--until-decided", "--most-seeds", str(most)] if most else []
+    decided += ["--tables", *address] if own and study.asked.get("own_rounds") else []
+    again = _line("rounds", *flags, *decided) if study.rounds else _line("run", *flags, "--tables", ",".join(tables))
     told = [
         ("All of it again; what is done is not done twice", again),
-        ("What is missing, and what it would cost on this machine", f"t5study study plan {flags}"),
-        ("Every row of a table, here Table 6", f"t5study study run {flags} --tables 6"),
+        ("What is missing, and what it would cost on this machine", _line("plan", *flags)),
+        ("Every row of a table, here Table 6", _line("run", *flags, "--tables", "6")),
     ]
     example = next((run for run in study.runs.values() if run.finetune), None)
     if example:
@@ -120,15 +114,17 @@ def rerun(study: Study) -> list[tuple[str, str]]:
             "names every one's; remove the pre-training too to repeat that), then run again"
         )
         told.append((said, f"rm -r {folder} && {again}"))
-    told.append(("This page", f"t5study study report --out {shlex.quote(out)}"))
+    told.append(("This page", _line("report", "--out", out)))
     return told
 
 
-_FLAGS = (("--text", "text"), ("--task", "tasks"), ("--metric", "metric"), ("--benchmarks", "benchmarks"))
+def _asked(study: Study) -> Asked:
+    """As study.json has it, which does not say where the benchmarks' files lie."""
+    typed = {name: study.asked.get(name) for name in ("text", "tasks", "metric", "benchmarks", "corpora")}
+    scale = str(study.asked.get("scale") or study.scale_name)
+    data = Path("DATA") if typed["benchmarks"] else None
+    return Asked(scale, data=data, split_missing=bool(study.asked.get("split_missing")), **typed)
 
 
-def _flag(flag: str, value: Any) -> list[str]:
-    if not value:
-        return []
-    values: Sequence[Any] = value if isinstance(value, list) else [value]
-    return [" ".join([flag, *(shlex.quote(str(each)) for each in values)])]
+def _line(command: str, *words: str) -> str:
+    return shlex.join(["t5study", "study", command, *words])
