@@ -26,7 +26,8 @@ from t5study.study.scales import SMOKE
 from t5study.study.setting import Setting
 from t5study.study.stages import COST, RESULT, Place, Stage, build, folder, has, needed
 from t5study.study.training import Finetune
-from t5study.tasks.task import Row, Rows, Task, find, keep, make_task
+from t5study.tasks.addresses import find
+from t5study.tasks.task import Row, Rows, Task, keep, make_task
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def needs(args: argparse.Namespace, *names: str) -> None:
 
 def tasks_of(args: argparse.Namespace) -> Sequence[Task]:
     """The tasks named, each under a name of its own, from the folder of --data where the command has that."""
-    from t5study.tasks.task import find
+    from t5study.tasks.addresses import find
 
     data = getattr(args, "data", None)
     tasks = [

@@ -120,9 +120,10 @@ def chosen_tasks(args: argparse.Namespace) -> Chosen:
     A benchmark's own task beside it is in it already. What a benchmark lacks is left out and noted; a task that was
     named has to have training rows. UserError if none has, or two are of one name.
     """
+    from t5study.tasks.addresses import find
     from t5study.tasks.benchmarks import BENCHMARKS, find_benchmark
     from t5study.tasks.splits import complete
-    from t5study.tasks.task import Task, find
+    from t5study.tasks.task import Task
 
     words = words_of(args.task)
     gone = find_benchmark(args.leave_out) if args.leave_out else None

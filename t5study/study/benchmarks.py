@@ -16,9 +16,10 @@ from pathlib import Path
 
 from t5study.ground.errors import Missing, UserError
 from t5study.study.material import Chosen, GivenRows
+from t5study.tasks.addresses import find
 from t5study.tasks.benchmarks import BENCHMARKS, Benchmark, find_benchmark
 from t5study.tasks.splits import complete
-from t5study.tasks.task import DATA, Task, find
+from t5study.tasks.task import DATA, Task
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,9 @@ class GivenRows(Stage):
         return f"task {self.value.name}"
 
     def build(self, work: Path, place: Place) -> None:
+        from t5study.tasks.addresses import find
         from t5study.tasks.splits import complete
-        from t5study.tasks.task import find, keep
+        from t5study.tasks.task import keep
 
         _empty(work)
         task = find(self.address, self.metric, self.data)

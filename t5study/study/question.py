@@ -199,7 +199,7 @@ def _corpus(text: Sequence[str] | None) -> Corpus:
 def _chosen(tasks: Sequence[str] | None, metric: str | None) -> tuple[Chosen, ...]:
     from t5study import pydocs
     from t5study.tasks import pydocs as benchmark
-    from t5study.tasks.task import find
+    from t5study.tasks.addresses import find
 
     embedded = EmbeddedRows(pydocs.versions(), pydocs.READING, benchmark.RENDERING)
     if not tasks:

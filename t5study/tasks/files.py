@@ -51,11 +51,6 @@ class _Line:
         raise UserError(f"{self.file}: line {self.number}: field {field}: {message}")
 
 
-def is_task_file(address: str) -> bool:
-    """Whether an address is meant as a file: it has such a name, or a file of that name exists."""
-    return address.endswith(SUFFIXES) or Path(address).is_file()
-
-
 def task_from_file(path: Path, metric: str | None = None) -> Task:
     """The task in a file; its settings line wins over `metric`. UserError names file, line, field and what to do."""
     settings, lines = _read(path)

@@ -1,4 +1,4 @@
-"""Task: rows -> (input text, target text) -> prediction -> metrics, as one value; and how a name finds one.
+"""Task: rows -> (input text, target text) -> prediction -> metrics, as one value.
 
 Everything in T5 is text in, text out. A task therefore is: texts to give, texts to expect, how an answer is read,
 and what it is scored by. A classification task has labels, and an answer that is none of them is unreadable; it
@@ -7,10 +7,7 @@ counts as wrong and is counted (paper, section 2.4: "we count the model's output
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -155,6 +152,12 @@ class Task:
         return metrics.intervals(metric, [row.answers for row in rows], predictions, self.labels, groups)
 
 
+class Factory(Protocol):
+    """What makes a built-in task. data: the folder that the benchmarks' files lie in."""
+
+    def __call__(self, data: Path | None = None) -> Task: ...
+
+
 # --- making one -------------------------------------------------------------------------------------------------
 
 
@@ -235,55 +238,3 @@ def kept(folder: Path) -> Task:
     if (found := digest_rows(splits)) != settings["digest"]:
         raise UserError(f"{folder}: found rows of digest {found}, not {settings['digest']}; delete it and run again")
     return Task(rows=Rows(splits), **{**settings, "labels": tuple(settings["labels"])})
-
-
-# --- finding one ------------------------------------------------------------------------------------------------
-
-
-class Factory(Protocol):
-    """What makes a built-in task. data: the folder that the benchmarks' files lie in."""
-
-    def __call__(self, data: Path | None = None) -> Task: ...
-
-
-MACHINERY = ("task", "files", "records", "sources", "pronouns", "hub", "benchmarks", "splits")
-
-
-def find(address: str, metric: str | None = None, data: Path | None = None) -> Task:
-    """The task at an address. "pydocs/package" is tasks/pydocs.py, TASKS["package"]; anything else is a file's path
-    (see tasks/files.py), and `metric` is for a file that names none. A module may have `other(name)` too: a factory
-    for a name that TASKS cannot list (a pair of languages), or None.
-
-    data: the folder of the benchmarks' files (else the environment variable T5STUDY_DATA says it). UserError if there
-    is no such task, or a file that it is made of is missing.
-    """
-    from t5study.tasks import files
-
-    module, _, name = address.partition("/")
-    if module in _modules():
-        found = importlib.import_module(f"t5study.tasks.{module}")
-        factory: Factory | None = found.TASKS.get(name)
-        if factory is None and hasattr(found, "other"):
-            factory = found.other(name)
-        if factory is not None:
-            if data is None and (told := os.environ.get(DATA)):
-                data = Path(told)
-            return factory(data=data)
-    if files.is_task_file(address):
-        return files.task_from_file(Path(address), metric)
-    raise UserError(
-        f"task {address!r}: found neither a file nor a task of that name; "
-        f"give a .jsonl or .tsv file, or one of {', '.join(names())}"
-    )
-
-
-def names() -> tuple[str, ...]:
-    """Addresses of all built-in tasks."""
-    tasks = {module: importlib.import_module(f"t5study.tasks.{module}").TASKS for module in _modules()}
-    return tuple(f"{module}/{name}" for module, found in tasks.items() for name in found)
-
-
-def _modules() -> tuple[str, ...]:
-    """The files beside this one that hold tasks: all but the machinery."""
-    here = [str(Path(__file__).parent)]
-    return tuple(module.name for module in pkgutil.iter_modules(here) if module.name not in MACHINERY)

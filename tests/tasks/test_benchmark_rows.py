@@ -14,7 +14,8 @@ from invented_benchmarks import hub, official
 from shared_data import SHARED
 
 from t5study.tasks import glue, superglue
-from t5study.tasks.task import SPLITS, TEST, Row, Task, find, keep, kept
+from t5study.tasks.addresses import find
+from t5study.tasks.task import SPLITS, TEST, Row, Task, keep, kept
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "benchmark_rows.txt"
 ADDRESSES = [*(f"glue/{name}" for name in glue.TASKS), *(f"superglue/{name}" for name in superglue.TASKS)]

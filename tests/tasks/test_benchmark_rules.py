@@ -12,8 +12,9 @@ import pytest
 from invented_benchmarks import DPR_FILES, GLUE_FILES, SUPERGLUE_FILES, official
 
 from t5study.ground.errors import UserError
+from t5study.tasks.addresses import find
 from t5study.tasks.glue import similarity
-from t5study.tasks.task import Task, find
+from t5study.tasks.task import Task
 
 Rows = dict[str, Any]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from t5study.ground.errors import UserError
+from t5study.tasks.addresses import find
 from t5study.tasks.files import hashed_split, task_from_file
-from t5study.tasks.task import find
 
 HEADER = '{"metric": "accuracy"}\n'
 

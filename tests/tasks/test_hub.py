@@ -20,8 +20,8 @@ from local_hub import COMMIT, Request, Server, git, hub, listed, serving
 
 from t5study.ground.download import Limits
 from t5study.ground.errors import UserError
+from t5study.tasks.addresses import find, names
 from t5study.tasks.hub import BENCHMARKS, LOCK, Lock, get, named, read_lock, resolve
-from t5study.tasks.task import find, names
 
 QUICK = Limits(timeout=2, tries=2, pause=0)
 SQUAD = BENCHMARKS["squad"]

@@ -10,7 +10,8 @@ import pytest
 from t5study import pydocs
 from t5study.pydocs import Documented, Parameter
 from t5study.tasks import pydocs as tasks
-from t5study.tasks.task import Task, find
+from t5study.tasks.addresses import find
+from t5study.tasks.task import Task
 
 BODY = """The mean is taken over the *flattened* array, unless ``axis`` says otherwise, as in
 :func:`~numpy.average` without weights.

@@ -14,9 +14,10 @@ import pytest
 import zstandard
 
 from t5study.ground.errors import UserError
+from t5study.tasks.addresses import find
 from t5study.tasks.records import Record, document, table, texts
 from t5study.tasks.sources import Home, read_rows
-from t5study.tasks.task import DATA, TEST, Row, find
+from t5study.tasks.task import DATA, TEST, Row
 
 FILES = {"train": ("train.tsv",), "validation": ("dev.tsv",), TEST: ("test.tsv",)}
 HOME = Home("glue/toy", ("glue/Toy", "Toy"), FILES, "toys.example")

@@ -10,7 +10,8 @@ import pytest
 
 from t5study.ground.errors import UserError
 from t5study.ground.fingerprint import fingerprint
-from t5study.tasks.task import Row, Rows, Task, find, keep, kept, make_task, names
+from t5study.tasks.addresses import find, names
+from t5study.tasks.task import Row, Rows, Task, keep, kept, make_task
 
 TRAIN = tuple(Row(str(i), f"tone: text {i}", ("sad", "glad")[i % 2]) for i in range(8))
 VALIDATION = tuple(Row(str(i), f"tone: text {i}", ("sad", "glad")[i % 2]) for i in range(8, 12))

@@ -17,7 +17,8 @@ from shared_data import SHARED
 from t5study.ground.errors import UserError
 from t5study.metrics.answers import NO_ANSWER
 from t5study.tasks import cnndm, squad, wmt
-from t5study.tasks.task import Task, find
+from t5study.tasks.addresses import find
+from t5study.tasks.task import Task
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "text_tasks.txt"
 needs_data = pytest.mark.skipif(SHARED is None, reason="needs the shared data: real benchmark files")
