@@ -20,8 +20,8 @@ from t5study.study.asked import Asked
 from t5study.study.engine import Engine
 from t5study.study.estimate import clock_here, estimate
 from t5study.study.question import ask
-from t5study.study.rounds import replay
 from t5study.study.runner import chosen_tables, experiments_of
+from t5study.study.search import replay
 from t5study.study.stages import COST, has, needed
 
 

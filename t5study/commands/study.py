@@ -39,8 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def rounds(args: argparse.Namespace) -> None:
-    from t5study.study import report
-    from t5study.study import rounds as search
+    from t5study.study import report, search
     from t5study.study.own import for_rounds
 
     asked = replace(_asked(args), own=for_rounds(args.tables))

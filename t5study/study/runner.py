@@ -13,7 +13,7 @@ from pathlib import Path
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import Store
-from t5study.study import ledger, rounds
+from t5study.study import ledger, search
 from t5study.study.asked import Asked
 from t5study.study.baseline import BASELINE
 from t5study.study.engine import Engine
@@ -144,7 +144,7 @@ def run_tables(
         experiments, told = experiments_of(before, seeds), []
         if claimed["rounds"]:
             most, mine = claimed.get("most_seeds", 0), claimed.get("own_rounds", False)
-            tournament = rounds.replay(question, store, conductor.reason, most, mine)
+            tournament = search.replay(question, store, conductor.reason, most, mine)
             experiments, told = [*experiments, *tournament.experiments], tournament.told
         book = Ledger(question, store, conductor.reason, claimed.get("most_seeds", 0))
         ledger.write(out, book, experiments, told)

@@ -33,9 +33,9 @@ from t5study.study.own_rounds import OwnTournament
 from t5study.study.question import Question
 from t5study.study.report import write_report
 from t5study.study.report_input import read_study
-from t5study.study.rounds import run_rounds
 from t5study.study.runner import chosen_tables, experiments_of, run_tables
 from t5study.study.scores import Measured
+from t5study.study.search import run_rounds
 from t5study.study.table import Row, Table
 from t5study.study.tables.declared import EVERY
 

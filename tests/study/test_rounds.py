@@ -17,7 +17,8 @@ from t5study.study import ledger
 from t5study.study.baseline import BASELINE
 from t5study.study.experiment import Experiment
 from t5study.study.ledger import Ledger
-from t5study.study.rounds import Tournament, rates, replay, spans, strategies
+from t5study.study.rounds import Tournament, rates, spans, strategies
+from t5study.study.search import replay
 from t5study.study.tables.later import DENOISERS
 from t5study.study.tables.objectives import TABLE_5, TABLE_6, TABLE_7
 from t5study.study.training import Finetune

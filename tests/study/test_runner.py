@@ -30,8 +30,8 @@ from t5study.study.asked import Asked
 from t5study.study.builds import events
 from t5study.study.decide import Until
 from t5study.study.report_input import read_study
-from t5study.study.rounds import run_rounds
 from t5study.study.scales import SMOKE
+from t5study.study.search import run_rounds
 
 ROOT = Path(__file__).resolve().parents[2]
 SYLLABLES = [
@@ -248,7 +248,7 @@ def start(given: Given, out: Path) -> subprocess.Popen[bytes]:
     script.write_text(
         "from pathlib import Path\n"
         "from t5study.study.asked import Asked\n"
-        "from t5study.study.rounds import run_rounds\n"
+        "from t5study.study.search import run_rounds\n"
         f"if __name__ == '__main__':\n    run_rounds(**{given.ask(Path(str(out)))!r})\n".replace("PosixPath", "Path")
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
