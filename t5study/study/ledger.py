@@ -332,12 +332,6 @@ def label(experiment: Experiment, baseline: Experiment = BASELINE) -> str:
     return ", ".join(filter(None, (start, experiment.variant(baseline, *VARIED))))
 
 
-def paper_figures(experiment: Experiment) -> dict[str, float] | None:
-    """The paper's figures of an experiment, if it ran it."""
-    row = row_of(experiment)
-    return row.paper if row else None
-
-
 def write(out: Path, ledger: Ledger, experiments: Sequence[Experiment], rounds: Sequence[dict[str, Any]] = ()) -> None:
     """Writes scores.json and costs.json, each whole; leaves them alone if they say so already."""
     for name, value in [

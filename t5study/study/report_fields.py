@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t5study.ground.errors import UserError
+from t5study.ground.store import read_json
 
 REMEDY = "run the study again to have it written anew (what is trained stays)"
 
@@ -44,6 +45,14 @@ class Field:
             raise self.wrong("an object")
         return self.value
 
+    def map_of(self, texts: tuple[str, ...], wholes: tuple[str, ...]) -> dict[str, Any]:
+        """An object that has these texts and whole numbers; what else it has stays."""
+        for name in texts:
+            self[name].text()
+        for name in wholes:
+            self[name].whole()
+        return self.map()
+
     def text(self) -> str:
         if not isinstance(self.value, str):
             raise self.wrong("a text")
@@ -74,3 +83,8 @@ class Field:
         found = repr(self.value)
         found = found if len(found) <= 60 else found[:57] + "..."
         return UserError(f"{self.file}: field {self.where or '(whole file)'}: found {found}, not {wanted}; {REMEDY}")
+
+
+def object_in(path: Path) -> dict[str, Any]:
+    """The object that a file holds; {} where there is no such file."""
+    return Field(read_json(path), path).map() if path.is_file() else {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import digest_file, read_json
-from t5study.study.report_fields import REMEDY, Field
+from t5study.study.report_fields import REMEDY, Field, object_in
 from t5study.study.scores import Absent, Cell, Column, Failed, Measured
 from t5study.study.table import Published
 
@@ -192,10 +192,10 @@ def read_study(folder: Path) -> Study:
     return Study(
         folder=folder,
         scale=top["scale"].map(),
-        corpus=_checked(top["corpus"], texts=("name", "digest"), numbers=("documents", "tokens")),
-        vocab=_checked(top["vocab"], texts=("digest",), numbers=("pieces",)),
+        corpus=top["corpus"].map_of(texts=("name", "digest"), wholes=("documents", "tokens")),
+        vocab=top["vocab"].map_of(texts=("digest",), wholes=("pieces",)),
         tasks=tuple(
-            _checked(each, ("name", "column", "metric", "digest"), ("train_rows", "validation_rows"))
+            each.map_of(("name", "column", "metric", "digest"), ("train_rows", "validation_rows"))
             for each in top["tasks"]
         ),
         columns=columns,
@@ -207,22 +207,9 @@ def read_study(folder: Path) -> Study:
         rounds=tuple(_round(each, runs) for each in top["rounds"]),
         digest=digest_file(path),
         benchmarks=tuple(_benchmark(each) for each in told) if (told := top.get("benchmarks")) else (),
-        costs=_beside(folder / "costs.json"),
-        asked=_beside(folder / "study.json"),
+        costs=object_in(folder / "costs.json"),
+        asked=object_in(folder / "study.json"),
     )
-
-
-def _beside(path: Path) -> Mapping[str, Any]:
-    return Field(read_json(path), path).map() if path.is_file() else {}
-
-
-def _checked(told: Field, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Mapping[str, Any]:
-    """An object that has these fields, of these kinds; what else it has stays."""
-    for name in texts:
-        told[name].text()
-    for name in numbers:
-        told[name].whole()
-    return told.map()
 
 
 def _column(told: Field) -> Column:

@@ -29,6 +29,7 @@ from t5study.study.ledger import Ledger, label, repeats, seeds_of
 from t5study.study.noise import spread
 from t5study.study.question import Question
 from t5study.study.scores import value_of
+from t5study.study.tables.declared import paper_figures
 from t5study.study.verdict import Verdict, judge
 
 OBJECTIVES: tuple[Objective, ...] = (PrefixLM(), BertStyle(), Deshuffle())
@@ -214,8 +215,7 @@ class Tournament:
             "title": this.title,
             "table": this.table,
             "candidates": [
-                {"label": label(one), "runs": book.runs_of(one), "paper": ledger.paper_figures(one)}
-                for one in experiments
+                {"label": label(one), "runs": book.runs_of(one), "paper": paper_figures(one)} for one in experiments
             ],
             "winner": verdict.winner,
             "ties": list(verdict.ties),

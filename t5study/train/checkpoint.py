@@ -35,7 +35,7 @@ from torch import Tensor
 
 from t5study.ground.errors import UserError
 from t5study.ground.store import MANIFEST, read_json, whole_folder, write_manifest
-from t5study.train.folder import CHECKPOINTS, not_readable, step_folder, steps
+from t5study.train.folder import CHECKPOINTS, keep, not_readable, step_folder, steps
 from t5study.train.parts import GROUPS, cut, join, names, parts_of
 from t5study.train.room import require_room, told_if_full
 
@@ -144,26 +144,6 @@ def seal(manifest: Path, **changes: Any) -> None:
 def _seal(manifest: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in manifest.items() if name != "seal"}
     return xxhash.xxh3_128_hexdigest(json.dumps(rest, sort_keys=True).encode())
-
-
-def keep(folder: Path, newest: int, up_to: int, spare: int | None = None) -> None:
-    """Removes all checkpoints up to a step but the newest few. Later ones (damaged, since passed over) stay."""
-    for step in [step for step in steps(folder) if step <= up_to][newest:]:
-        if step != spare:
-            shutil.rmtree(step_folder(folder, step))
-
-
-def drop_after(folder: Path, step: int) -> None:
-    """Removes all checkpoints of later steps: the run goes another way from this one on."""
-    for later in steps(folder):
-        if later > step:
-            shutil.rmtree(step_folder(folder, later))
-
-
-def clean(folder: Path) -> None:
-    """Removes what a save left that was killed. The caller holds the folder's lock, so nobody is writing here."""
-    for leftover in (folder / CHECKPOINTS).glob(".step-*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def require_room_for_run(folder: Path, checkpoint_bytes: int) -> None:

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,26 @@ def steps(folder: Path) -> list[int]:
     except PermissionError as error:
         raise not_readable(error) from None
     return sorted((int(m[1]) for name in names if (m := re.fullmatch(r"step-(\d{6,15})", name))), reverse=True)
+
+
+def keep(folder: Path, newest: int, up_to: int, spare: int | None = None) -> None:
+    """Removes all checkpoints up to a step but the newest few. Later ones (damaged, since passed over) stay."""
+    for step in [step for step in steps(folder) if step <= up_to][newest:]:
+        if step != spare:
+            shutil.rmtree(step_folder(folder, step))
+
+
+def drop_after(folder: Path, step: int) -> None:
+    """Removes all checkpoints of later steps: the run goes another way from this one on."""
+    for later in steps(folder):
+        if later > step:
+            shutil.rmtree(step_folder(folder, later))
+
+
+def clean(folder: Path) -> None:
+    """Removes what a save left that was killed. The caller holds the folder's lock, so nobody is writing here."""
+    for leftover in (folder / CHECKPOINTS).glob(".step-*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def not_readable(error: PermissionError) -> UserError:

@@ -25,14 +25,14 @@ from t5study.ground.store import read_json, write_json
 from t5study.model import gpu
 from t5study.model.shapes import sliced
 from t5study.train import streamed
-from t5study.train.checkpoint import keep, steps, told_if_full
 from t5study.train.fit import fitted
-from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, alone, claim
+from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, alone, claim, keep, steps
 from t5study.train.guard import Guard, Rewind, not_finite
 from t5study.train.optim import Adafactor, Rounded, in_bf16
 from t5study.train.parallel import ALONE, Ranks
 from t5study.train.profile import Profile
 from t5study.train.recompute import recomputed
+from t5study.train.room import told_if_full
 from t5study.train.run import TrainRun
 from t5study.train.saver import Saver
 from t5study.train.site import Nowhere, Site

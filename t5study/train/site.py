@@ -14,17 +14,8 @@ import torch
 from t5study.ground.errors import UserError
 from t5study.ground.fingerprint import fingerprint
 from t5study.ground.journal import read_journal
-from t5study.train.checkpoint import (
-    Checkpoint,
-    Prefix,
-    clean,
-    drop_after,
-    load_latest,
-    require_room_for_run,
-    save,
-    size,
-)
-from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, truncate
+from t5study.train.checkpoint import Checkpoint, Prefix, load_latest, require_room_for_run, save, size
+from t5study.train.folder import EVALUATIONS, JOURNAL, SUMMARY, clean, drop_after, truncate
 from t5study.train.guard import Guard, Judge, Rewind
 from t5study.train.optim import Optimizer
 from t5study.train.parallel import ALONE, Ranks

@@ -25,7 +25,7 @@ from t5study.ground.errors import UserError
 from t5study.ground.store import write_manifest
 from t5study.train import checkpoint
 from t5study.train.checkpoint import Checkpoint, Prefix, load_latest, save
-from t5study.train.folder import claim
+from t5study.train.folder import claim, clean
 
 WEIGHTS = {"a": torch.arange(12.0).view(3, 4), "b.c": torch.ones(5)}
 OPTIMIZER = {"step": torch.tensor(3), "a/square": torch.full((3, 4), 0.5)}
@@ -177,7 +177,7 @@ def test_a_half_written_one_is_never_seen_and_cleaned_up(two: Path):
     leftover = two / "checkpoints" / ".step-000030.999999999.tmp"
     shutil.copytree(newest(two), leftover)
     assert latest(two).step == 20  # type: ignore[union-attr]
-    checkpoint.clean(two)
+    clean(two)
     assert not leftover.exists()
 
 

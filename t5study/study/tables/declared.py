@@ -27,3 +27,9 @@ def row_of(experiment: Experiment) -> Row | None:
     stands in Tables 2 and 4 with two sets of figures: Table 4's is taken, beside which the rounds stand. Of T5-Base,
     Table 15's are: they are of validation sets, as all others'."""
     return find_row((*SEARCH, TABLE_15, *EVERY), experiment)
+
+
+def paper_figures(experiment: Experiment) -> dict[str, float] | None:
+    """The paper's figures of an experiment, if it ran it."""
+    row = row_of(experiment)
+    return row.paper if row else None
