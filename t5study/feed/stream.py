@@ -22,7 +22,7 @@ from t5study.feed.sources import Source
 from t5study.ground.errors import Lost, UserError
 from t5study.ground.pairs import Batch, Pairs
 
-PATIENCE_S = 120.0  # that a batch may take; a core makes one in milliseconds, its first (compiled loops) in seconds
+PATIENCE_S = 60.0  # that a batch may take: a core makes one in milliseconds, its first, which compiles loops, in 5 s
 _TURNS = 20
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import queue
 import random
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from t5study.feed.mixing import ExamplesProportional, Mixture
 from t5study.feed.packing import pack
 from t5study.feed.sources import DocumentSource, PairSource, Source
 from t5study.feed.stream import Stream
-from t5study.ground.errors import UserError
+from t5study.ground.errors import Lost, UserError
 from t5study.ground.pairs import EOS, Batch, Ids, Pair, Pairs
 from t5study.objectives import PrefixLM, ReplaceSpans, SpanCorruption
 
@@ -117,6 +119,31 @@ def test_reading_ahead_changes_nothing(name: str, depth: int):
             found = [(digest(batch), position) for batch, position in itertools.islice(batches, 12)]
         assert found == whole[begin : begin + 12]
     assert not prefetches()
+
+
+class Unhurried(queue.Queue):
+    """Where nothing ever comes, and waiting takes no time."""
+
+    waited = 0.0
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        assert timeout is not None
+        Unhurried.waited += timeout
+        raise queue.Empty
+
+
+def test_a_thread_that_hangs_is_told_after_a_minute(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(queue, "SimpleQueue", Unhurried)
+    go_on, hung = threading.Event(), stream("task")
+    hung.batch = lambda position: (go_on.wait(), Stream.batch(hung, position))[1]  # type: ignore[method-assign]
+    try:
+        with pytest.raises(Lost, match="no batch from example 17 on in 60 s; see whether the data's disk answers"):
+            next(hung.prefetch(17))
+    finally:
+        go_on.set()
+    assert Unhurried.waited == pytest.approx(60)
+    for thread in prefetches():
+        thread.join()
 
 
 @each_source
