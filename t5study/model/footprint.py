@@ -19,11 +19,13 @@ FACTORED_FROM = 128  # Adafactor keeps two vectors of a matrix whose sides are b
 
 @dataclass(frozen=True)
 class Weights:
-    """`count` weights of one size. tuned: whether fine-tuning with adapters moves them (norms and adapters)."""
+    """`count` weights of one size. tuned: whether fine-tuning with adapters moves them (norms and adapters). bias:
+    whether they are tables of the position bias."""
 
     size: tuple[int, ...]
     count: int
     tuned: bool
+    bias: bool = False
 
     @property
     def numbers(self) -> int:
@@ -44,7 +46,7 @@ def weights(shape: Shape, architecture: str = "encoder_decoder") -> list[Weights
     adapters = layers if shape.adapter else 0
     found = [
         Weights((shape.table_rows, d), 1 if shape.tied else 2, False),
-        Weights((BUCKETS, shape.heads), stacks, False),
+        Weights((BUCKETS, shape.heads), stacks, False, bias=True),
         Weights((own, d), 3 * attentions, False),  # q, k, v
         Weights((d, own), attentions, False),  # out
         Weights((shape.d_ff, d), (2 if gated else 1) * distinct, False),  # wi, or wi_0 and wi_1
@@ -72,7 +74,7 @@ def inference(shape: Shape, architecture: str = "encoder_decoder") -> dict[str, 
     numbers = parameters(shape, architecture)
 
     def eight(each: Weights) -> int:
-        matrix = len(each.size) == 2 and each.size[0] > BUCKETS
+        matrix = len(each.size) == 2 and not each.bias
         return each.numbers + 4 * each.size[0] * each.count if matrix else 4 * each.numbers
 
     return {

@@ -65,6 +65,14 @@ def test_adapters_need_little_beside_the_weights():
     assert fresh[WAYS[0]] == 4 * parameters(shape) + 12 * trainable(shape)
 
 
+@pytest.mark.parametrize("adapter", [8, 32, 64])
+def test_an_adapter_is_of_matrices_however_few_columns_it_has(adapter: int):
+    """By hand: a byte a number, and 4 a row; 4 a number of its norm."""
+    shape = size("base")
+    more = inference(replace(shape, adapter=adapter))["int8"] - inference(shape)["int8"]
+    assert more == 24 * (2 * 768 * adapter + 4 * (768 + adapter) + 4 * 768)
+
+
 def test_answering():
     shape = SIZES["small"]
     found = inference(shape)
