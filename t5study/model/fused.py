@@ -15,11 +15,10 @@ from t5study.model import gpu
 from t5study.model.passes import add_rows_, join, softmax_, softmax_again_, softmax_backward_, split
 
 __all__ = [
-    "add", "add_rows_", "cross_entropy_", "gated", "gated_backward", "join", "masked", "relu_", "relu_backward_", "rms",
-    "rms_backward", "softmax_", "softmax_again_", "softmax_backward_", "split",
+    "add", "add_rows_", "chunks", "cross_entropy_", "gated", "gated_backward", "join", "masked", "relu_",
+    "relu_backward_", "rms", "rms_backward", "softmax_", "softmax_again_", "softmax_backward_", "split",
 ]  # fmt: skip
 
-CHUNKS = 4  # of the loss at a time: logits have no copy in fp32 here
 PROGRAMS = 1024  # of a norm's backward pass: each has a row of partial sums
 COLUMNS = 1024  # of a program at a time, where columns do not meet
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -28,6 +27,12 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def fits(weight: Tensor, dtype: torch.dtype) -> bool:
     """Whether these do a model's arithmetic: where there are kernels, on such numbers."""
     return gpu.why_not(weight.device) is None and weight.dtype in DTYPES and dtype in DTYPES
+
+
+def chunks(dtype: torch.dtype) -> int:
+    """How many of the loss's chunks (loss.py) to take at a time: more than elsewhere, since logits have no copy in fp32
+    here."""
+    return 4
 
 
 def rms(x_ND: Tensor, gain_D: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,8 @@ from t5study.model.dropout import Dropout, sites
 from t5study.model.inputs import Inputs, Tile, Tokens
 from t5study.model.shapes import Shape
 
+LOOPS = (torch.float32, torch.bfloat16)  # what loops.py takes of matrix products
+
 
 class Group(Protocol):
     """Devices that keep a model's heads and hidden columns between them, as many each and in order. size: how many
@@ -74,7 +76,7 @@ class Pass:
     ) -> Pass:
         """shape: of the whole model. weight: any of its, for its device and dtype."""
         dtype = compute_dtype(weight)
-        loop = weight.device.type == "cpu" and dtype == torch.float32 and torch.get_num_threads() == 1
+        loop = weight.device.type == "cpu" and dtype in LOOPS and torch.get_num_threads() == 1
         masks, scale = {}, 1.0
         if dropout is not None and dropout.rate > 0:
             widths = sites(shape, inputs.source.row_length, inputs.target.row_length, architecture)
@@ -203,9 +205,9 @@ class MakeMemory(torch.autograd.Function):
     def backward(ctx, *dkv):
         x_ND, gain_D, y_ND, r_N, *weights = ctx.saved_tensors
         run, found = ctx.run, []
-        dy_ND = torch.zeros_like(x_ND)
+        dy_ND = torch.empty_like(x_ND)
         for i, (dkv_N2I, w) in enumerate(zip(dkv, weights, strict=True)):
-            add_product_(dy_ND, dkv_N2I, w)
+            add_product_(dy_ND, dkv_N2I, w, first=i == 0)
             wanted = any(ctx.needs_input_grad[3 + 2 * i : 5 + 2 * i])
             found += _product(wanted, dkv_N2I, y_ND, gain_D, 2)
         dy_ND = run.ops.masked(run.summed(dy_ND), run.mask("encoder.norm"), run.inputs.source.row_N)
@@ -322,9 +324,12 @@ def _product(wanted: bool, dout_NO: Tensor, in_NI: Tensor, like: Tensor, parts: 
     return (dout_NO.t() @ in_NI).to(like.dtype).chunk(parts) if wanted else [None] * parts
 
 
-def add_product_(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b; a sum over layers or chunks is kept in fp32 whatever the products are in."""
+def add_product_(total: Tensor, a: Tensor, b: Tensor, first: bool = False) -> None:
+    """total += a b, or = a b if it is the first; a sum over layers or chunks is kept in fp32 whatever the products are
+    in."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        torch.addmm(total, a, b, beta=0 if first else 1, out=total)
+    elif first:
+        total.copy_(a @ b)
     else:
         total += a @ b

@@ -1,4 +1,4 @@
-"""The model's row-by-row arithmetic as loops compiled by numba: for one CPU thread in fp32.
+"""The model's row-by-row arithmetic as loops compiled by numba: for one CPU thread, in fp32 or with products in bf16.
 
 A small model spends up to half of its time outside matrix products: cutting heads apart, adding the position bias,
 exponentials, norms, masks. In torch's own operators each is a pass over memory and a call; here each row is read once
@@ -17,24 +17,28 @@ from torch import Tensor
 
 from t5study.model import passes
 from t5study.model.inputs import Span
+from t5study.model.loop_numbers import array, loop, number, part, written
 from t5study.model.softmax_loops import (
     NO_MATRIX,
     cross_entropy_,
-    loop,
-    part,
     softmax_,
     softmax_again_,
     softmax_backward_,
 )
 
 __all__ = [
-    "add", "add_rows_", "cross_entropy_", "gated", "gated_backward", "join", "masked", "relu_", "relu_backward_", "rms",
-    "rms_backward", "softmax_", "softmax_again_", "softmax_backward_", "split",
+    "add", "add_rows_", "chunks", "cross_entropy_", "gated", "gated_backward", "join", "masked", "relu_",
+    "relu_backward_", "rms", "rms_backward", "softmax_", "softmax_again_", "softmax_backward_", "split",
 ]  # fmt: skip
 
-CHUNKS = 1  # of the loss at a time (loss.py)
+_NUMBERS = "43451e651f13c57f"  # digest of loop_numbers.py, whose parts are compiled into the loops below
 
 _f = np.float32
+
+
+def chunks(dtype: torch.dtype) -> int:
+    """How many of the loss's chunks (loss.py) to take at a time: the same bytes of logits in fp32 and in bf16."""
+    return 4 // dtype.itemsize
 
 
 # --- norm -----------------------------------------------------------------------------------------------------------
@@ -42,8 +46,8 @@ _f = np.float32
 
 def rms(x_ND: Tensor, gain_D: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """x / sqrt(mean(x^2) + 1e-6) * gain, and the factor of each row."""
-    y_ND, r_N = torch.empty_like(x_ND), torch.empty(len(x_ND))
-    _rms(x_ND.numpy(), _lent(gain_D), y_ND.numpy(), r_N.numpy())
+    y_ND, r_N = torch.empty_like(x_ND, dtype=dtype), torch.empty(len(x_ND))
+    _rms(x_ND.numpy(), _lent(gain_D), array(y_ND), r_N.numpy())
     return y_ND, r_N
 
 
@@ -62,7 +66,7 @@ def _rms(x_ND, gain_D, y_ND, r_N):
         r = _f(1) / np.sqrt(total / _f(d) + _f(1e-6))
         r_N[n] = r
         for i in range(d):
-            y_ND[n, i] = x_ND[n, i] * r * gain_D[i]
+            y_ND[n, i] = written(x_ND[n, i] * r * gain_D[i], y_ND)
 
 
 def rms_backward(
@@ -72,7 +76,7 @@ def rms_backward(
     dx_ND, dgain_D = torch.empty_like(x_ND), torch.zeros_like(gain_D)
     around = NO_MATRIX if residual_ND is None else residual_ND
     _rms_backward(
-        dy_ND.numpy(), x_ND.numpy(), r_N.numpy(), _lent(gain_D), around.numpy(), dx_ND.numpy(), dgain_D.numpy()
+        array(dy_ND), x_ND.numpy(), r_N.numpy(), _lent(gain_D), around.numpy(), dx_ND.numpy(), dgain_D.numpy()
     )
     return dx_ND, dgain_D
 
@@ -84,16 +88,16 @@ def _rms_backward(dy_ND, x_ND, r_N, gain_D, around_ND, dx_ND, dgain_D):
         r = r_N[n]
         along = _f(0)
         for i in range(d):
-            product = dy_ND[n, i] * x_ND[n, i]
+            product = number(dy_ND[n, i]) * x_ND[n, i]
             along += product * gain_D[i]
             dgain_D[i] += product * r
         along *= r * r * r / _f(d)
         if around_ND.shape[0]:
             for i in range(d):
-                dx_ND[n, i] = dy_ND[n, i] * gain_D[i] * r - x_ND[n, i] * along + around_ND[n, i]
+                dx_ND[n, i] = number(dy_ND[n, i]) * gain_D[i] * r - x_ND[n, i] * along + around_ND[n, i]
         else:
             for i in range(d):
-                dx_ND[n, i] = dy_ND[n, i] * gain_D[i] * r - x_ND[n, i] * along
+                dx_ND[n, i] = number(dy_ND[n, i]) * gain_D[i] * r - x_ND[n, i] * along
 
 
 # --- heads ------------------------------------------------------------------------------------------------------------
@@ -105,9 +109,9 @@ def split(x_NW: Tensor, parts: int, heads: int, span: Span, factor_NH: Tensor | 
     A token's columns are `parts` times H E numbers (q beside k beside v); the last part's are multiplied by the head's
     factor, if there is one.
     """
-    block = torch.empty(parts, heads, len(span), span.width, x_NW.shape[1] // (parts * heads))
+    block = x_NW.new_empty(parts, heads, len(span), span.width, x_NW.shape[1] // (parts * heads))
     factor = NO_MATRIX if factor_NH is None else factor_NH
-    _split(x_NW.numpy(), span.first_G.numpy(), span.length_G.numpy(), factor.numpy(), block.numpy())
+    _split(array(x_NW), span.first_G.numpy(), span.length_G.numpy(), factor.numpy(), array(block))
     return block
 
 
@@ -130,13 +134,13 @@ def _split(x_NW, first_G, length_G, factor_NH, block):
 @part
 def _times(source, factor, target):
     for j in range(len(target)):
-        target[j] = source[j] * factor
+        target[j] = written(number(source[j]) * factor, target)
 
 
 def join(block: Tensor, x_NW: Tensor, span: Span, factor_NH: Tensor | None) -> None:
     """The way back from `split`."""
     factor = NO_MATRIX if factor_NH is None else factor_NH
-    _join(block.numpy(), x_NW.numpy(), span.first_G.numpy(), span.length_G.numpy(), factor.numpy())
+    _join(array(block), array(x_NW), span.first_G.numpy(), span.length_G.numpy(), factor.numpy())
 
 
 @loop
@@ -157,7 +161,7 @@ def _join(block, x_NW, first_G, length_G, factor_NH):
 
 def relu_(h_NF: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> None:
     """ReLU and dropout, in place."""
-    _relu(h_NF.numpy(), (NO_MATRIX if mask_BF is None else mask_BF).numpy(), row_N.numpy())
+    _relu(array(h_NF), (NO_MATRIX if mask_BF is None else mask_BF).numpy(), row_N.numpy())
 
 
 @loop
@@ -172,27 +176,27 @@ def _relu(h_NF, mask_BF, row_N):
 @part
 def _relu_row(h, mask):
     for i in range(len(h)):
-        x = h[i] * mask[i]  # a mask is not negative, so it may come first
-        h[i] = _f(0) if x <= 0 else x
+        x = number(h[i]) * mask[i]  # a mask is not negative, so it may come first
+        h[i] = written(_f(0) if x <= 0 else x, h)
 
 
 @part
 def _relu_all(h):
     for i in range(len(h)):
-        x = h[i]
-        h[i] = _f(0) if x <= 0 else x  # and not a maximum: a NaN stays one
+        x = number(h[i])
+        h[i] = written(_f(0) if x <= 0 else x, h)  # and not a maximum: a NaN stays one
 
 
 def relu_backward_(dh_NF: Tensor, h_NF: Tensor, scale: float) -> None:
     """Gradient through `relu_` in place, h_NF being what it gave: what is 0 there was below 0 or dropped, and all
     else was multiplied by `scale`."""
-    _relu_backward(dh_NF.view(-1).numpy(), h_NF.view(-1).numpy(), _f(scale))
+    _relu_backward(array(dh_NF.view(-1)), array(h_NF.view(-1)), _f(scale))
 
 
 @loop
 def _relu_backward(dh, h, scale):
     for i in range(len(dh)):
-        dh[i] = _f(0) if h[i] == 0 else dh[i] * scale
+        dh[i] = written(_f(0) if number(h[i]) == 0 else number(dh[i]) * scale, dh)
 
 
 def gated(h_N2F: Tensor, mask_BF: Tensor | None, row_N: Tensor) -> Tensor:
@@ -209,19 +213,25 @@ def gated_backward(da_NF: Tensor, h_N2F: Tensor, mask_BF: Tensor | None, row_N: 
 
 
 def add(x_ND: Tensor, o_ND: Tensor, mask_BD: Tensor | None, row_N: Tensor) -> Tensor:
-    """x + o, o under dropout. May write into o."""
-    if mask_BD is None:
+    """x + o, o under dropout, in x's dtype. May write into o."""
+    if mask_BD is None and o_ND.dtype == x_ND.dtype:
         return o_ND.add_(x_ND)
-    _add(x_ND.numpy(), o_ND.numpy(), mask_BD.numpy(), row_N.numpy())
-    return o_ND
+    out_ND = o_ND if o_ND.dtype == x_ND.dtype else torch.empty_like(x_ND)
+    mask = NO_MATRIX if mask_BD is None else mask_BD
+    _add(x_ND.numpy(), array(o_ND), mask.numpy(), row_N.numpy(), out_ND.numpy())
+    return out_ND
 
 
 @loop
-def _add(x_ND, o_ND, mask_BD, row_N):
+def _add(x_ND, o_ND, mask_BD, row_N, out_ND):
     for n in range(o_ND.shape[0]):
-        mask = mask_BD[row_N[n]]
-        for i in range(o_ND.shape[1]):
-            o_ND[n, i] = x_ND[n, i] + o_ND[n, i] * mask[i]
+        if mask_BD.shape[0]:
+            mask = mask_BD[row_N[n]]
+            for i in range(o_ND.shape[1]):
+                out_ND[n, i] = x_ND[n, i] + number(o_ND[n, i]) * mask[i]
+        else:
+            for i in range(o_ND.shape[1]):
+                out_ND[n, i] = x_ND[n, i] + number(o_ND[n, i])
 
 
 def masked(x_ND: Tensor, mask_BD: Tensor | None, row_N: Tensor) -> Tensor:
@@ -229,7 +239,7 @@ def masked(x_ND: Tensor, mask_BD: Tensor | None, row_N: Tensor) -> Tensor:
     if mask_BD is None:
         return x_ND
     out_ND = torch.empty_like(x_ND)
-    _masked(x_ND.numpy(), mask_BD.numpy(), row_N.numpy(), out_ND.numpy())
+    _masked(array(x_ND), mask_BD.numpy(), row_N.numpy(), array(out_ND))
     return out_ND
 
 
@@ -238,7 +248,7 @@ def _masked(x_ND, mask_BD, row_N, out_ND):
     for n in range(x_ND.shape[0]):
         mask = mask_BD[row_N[n]]
         for i in range(x_ND.shape[1]):
-            out_ND[n, i] = x_ND[n, i] * mask[i]
+            out_ND[n, i] = written(number(x_ND[n, i]) * mask[i], out_ND)
 
 
 # --- embedding --------------------------------------------------------------------------------------------------------

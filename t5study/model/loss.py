@@ -52,10 +52,12 @@ class Loss(torch.autograd.Function):
         dy_MD = torch.empty_like(y_MD) if gradient else None
         dtable, turned = None, table_VD.shape[1] < NARROW  # (D, V) if turned
         if gradient and ctx.needs_input_grad[2]:
-            dtable = table_VD.new_zeros(table_VD.shape[:: -1 if turned else 1], dtype=wide(table_VD.dtype))
+            size = table_VD.shape[:: -1 if turned else 1]
+            dtable = (table_VD.new_empty if len(y_MD) else table_VD.new_zeros)(size, dtype=wide(table_VD.dtype))
         nats, normalisers = [], []
-        for first in range(0, len(y_MD), CHUNK * ops.CHUNKS):
-            some = slice(first, first + CHUNK * ops.CHUNKS)
+        rows = CHUNK * ops.chunks(run.dtype)
+        for first in range(0, len(y_MD), rows):
+            some = slice(first, first + rows)
             logits_RV = y_MD[some] @ table.t()
             nats_R, lse_R = ops.cross_entropy_(logits_RV, labels.id_M[some], z_loss, gradient)
             nats.append(nats_R)
@@ -63,7 +65,8 @@ class Loss(torch.autograd.Function):
             if dy_MD is not None:
                 torch.mm(logits_RV, table, out=dy_MD[some])
             if dtable is not None:
-                add_product_(dtable, *((y_MD[some].t(), logits_RV) if turned else (logits_RV.t(), y_MD[some])))
+                factors = (y_MD[some].t(), logits_RV) if turned else (logits_RV.t(), y_MD[some])
+                add_product_(dtable, *factors, first=not first)
         nats_M = torch.cat(nats) if nats else x_MD.new_zeros(0)
         total = nats_M.sum()
         if z_loss:
@@ -84,6 +87,6 @@ class Loss(torch.autograd.Function):
             dx_ND = dx_ND.new_zeros(ctx.size).index_copy_(0, labels.place_M, dx_ND)
         dtable_VD = None
         if dtable is not None:
-            dtable = dtable.t() if ctx.turned else dtable
-            dtable_VD = torch.mul(dtable, dtotal, out=dtable.new_empty(dtable.shape))
+            dtable.mul_(dtotal)  # in place, so that there is one of it; torch then refuses a second backward pass
+            dtable_VD = dtable.t().contiguous() if ctx.turned else dtable
         return dx_ND, dgain_D * ctx.scale, dtable_VD, None, None, None, None, None

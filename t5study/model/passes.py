@@ -13,13 +13,17 @@ from torch import Tensor
 
 from t5study.model.inputs import Span
 
-CHUNKS = 1  # of the loss at a time (loss.py)
 HIDDEN = -1e9  # an attention score that stands for "not seen": its exponential is 0
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
     """What statistics of such numbers are taken in."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def chunks(dtype: torch.dtype) -> int:
+    """How many of the loss's chunks (loss.py) to take at a time, logits being of this dtype."""
+    return 1
 
 
 def rms(x_ND: Tensor, gain_D: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

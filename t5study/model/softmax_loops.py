@@ -1,8 +1,7 @@
 """The loops that take exponentials: attention's softmax, cross-entropy. A part of loops.py.
 
 The exponential is a polynomial that the compiler runs eight lanes wide, and the maximum is one of integers, since one
-of floats would run in a single lane. What these share is in this file because numba's cache looks at the file of the
-outer function only: a change elsewhere would go unnoticed.
+of floats would run in a single lane.
 
     H  heads    E  d_kv    G  segments of a tile    Q  queries    K  keys    C  2 * longest - 1 distances
     R  rows of a chunk (loss)    V  vocabulary
@@ -10,22 +9,14 @@ outer function only: a change elsewhere would go unnoticed.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from torch import Tensor
 
-# Sums may be taken in any order, which is what lets them run in lanes; NaN and infinity keep their meaning.
-_FAST = {"reassoc", "contract", "nsz", "arcp"}
-loop = njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-# A loop called by a loop is inlined into it. Called, it would be compiled twice, on its own and within its caller, with
-# sums in other orders; the process that compiles them would link the first and one that loads them from numba's cache
-# the second: runs would differ in a last digit.
-part = njit(forceinline=True, error_model="numpy", fastmath=_FAST)
+from t5study.model.loop_numbers import array, as_float, as_int, loop, number, room, written
+
+_NUMBERS = "43451e651f13c57f"  # digest of loop_numbers.py, whose parts are compiled into the loops below
 _inline = njit(cache=True, inline="always")
 _f = np.float32
 NO_MATRIX = torch.empty(0, 0)  # stands for None: an optional argument would be compiled once more for each case
@@ -33,24 +24,6 @@ _NO_LENGTHS = torch.empty(0, dtype=torch.int64)
 
 
 # --- exponential and maximum ----------------------------------------------------------------------------------------
-
-
-def _float_of_bits(_context, _bits):
-    def generate(_context, builder, _signature, args):
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-def _bits_of_float(_context, _number):
-    def generate(_context, builder, _signature, args):
-        return builder.bitcast(args[0], ir.IntType(32))
-
-    return types.int32(types.float32), generate
-
-
-_as_float: Any = intrinsic(_float_of_bits)
-_as_int: Any = intrinsic(_bits_of_float)
 
 
 @_inline
@@ -62,7 +35,7 @@ def _exp(x):
     f = x - _f(n) * _f(0.693147181)
     p = ((((_f(1.9875691500e-4) * f + _f(1.3981999507e-3)) * f + _f(8.3334519073e-3)) * f
           + _f(4.1665795894e-2)) * f + _f(1.6666665459e-1)) * f + _f(5.0000001201e-1)  # fmt: skip
-    return (p * f * f + f + _f(1)) * _as_float((n + np.int32(127)) << np.int32(23))
+    return (p * f * f + f + _f(1)) * as_float((n + np.int32(127)) << np.int32(23))
 
 
 @_inline
@@ -91,7 +64,7 @@ def softmax_(
     """
     lse_HGQ = torch.empty(scores_HGQK.shape[:3])
     diagonal, length, prefix = _or_none(diagonal_HC, length_G, prefix_G)
-    _softmax(scores_HGQK.numpy(), diagonal, length, prefix, causal, lse_HGQ.numpy())
+    _softmax(array(scores_HGQK), diagonal, length, prefix, causal, lse_HGQ.numpy())
     return lse_HGQ
 
 
@@ -118,34 +91,37 @@ def _softmax(scores_HGQK, diagonal_HC, length_G, prefix_G, causal, lse_HGQ):
     heads, segments, queries, keys = scores_HGQK.shape
     biased = diagonal_HC.shape[0] > 0
     middle = diagonal_HC.shape[1] // 2
+    scratch_K = np.empty(keys, np.float32)
     for h in range(heads):
         for g in range(segments):
             for i in range(queries):
                 row = scores_HGQK[h, g, i]
+                x_K = room(row, scratch_K)
                 seen = _seen(length_G, prefix_G, g, i, keys, causal)
                 most, check = _LEAST, _f(0)
                 if biased:
                     bias = diagonal_HC[h, middle - i : middle - i + keys]
                     for j in range(seen):
-                        x = row[j] + bias[j]
-                        row[j] = x
+                        x = number(row[j]) + bias[j]
+                        x_K[j] = x
                         check += x
-                        most = max(most, _ordered(_as_int(x)))
+                        most = max(most, _ordered(as_int(x)))
                 else:
                     for j in range(seen):
-                        x = row[j]
+                        x = number(row[j])
+                        x_K[j] = x
                         check += x
-                        most = max(most, _ordered(_as_int(x)))
-                top = _as_float(_ordered(most))
+                        most = max(most, _ordered(as_int(x)))
+                top = as_float(_ordered(most))
                 total = _f(0)
                 for j in range(seen):
-                    e = _exp(row[j] - top)
-                    row[j] = e
+                    e = _exp(x_K[j] - top)
+                    x_K[j] = e
                     total += e
                 total += check * _f(0)  # a NaN stays one
                 scale = _f(1) / total
                 for j in range(seen):
-                    row[j] *= scale
+                    row[j] = written(x_K[j] * scale, row)
                 for j in range(seen, keys):
                     row[j] = 0
                 lse_HGQ[h, g, i] = top + np.log(total)
@@ -161,7 +137,7 @@ def softmax_again_(
 ) -> None:
     """The same scores once more, the normalisers known."""
     diagonal, length, prefix = _or_none(diagonal_HC, length_G, prefix_G)
-    _softmax_again(scores_HGQK.numpy(), diagonal, length, prefix, causal, lse_HGQ.numpy())
+    _softmax_again(array(scores_HGQK), diagonal, length, prefix, causal, lse_HGQ.numpy())
 
 
 @loop
@@ -178,10 +154,10 @@ def _softmax_again(scores_HGQK, diagonal_HC, length_G, prefix_G, causal, lse_HGQ
                 if biased:
                     bias = diagonal_HC[h, middle - i : middle - i + keys]
                     for j in range(seen):
-                        row[j] = _exp(row[j] + bias[j] - lse)
+                        row[j] = written(_exp(number(row[j]) + bias[j] - lse), row)
                 else:
                     for j in range(seen):
-                        row[j] = _exp(row[j] - lse)
+                        row[j] = written(_exp(number(row[j]) - lse), row)
                 for j in range(seen, keys):
                     row[j] = 0
 
@@ -189,7 +165,7 @@ def _softmax_again(scores_HGQK, diagonal_HC, length_G, prefix_G, causal, lse_HGQ
 def softmax_backward_(p_HGQK: Tensor, dp_HGQK: Tensor, ddiagonal_HC: Tensor | None) -> None:
     """dp becomes the gradient of the scores, in place, and is added up along the diagonals into ddiagonal_HC."""
     diagonal = NO_MATRIX if ddiagonal_HC is None else ddiagonal_HC
-    _softmax_backward(p_HGQK.numpy(), dp_HGQK.numpy(), diagonal.numpy())
+    _softmax_backward(array(p_HGQK), array(dp_HGQK), diagonal.numpy())
 
 
 @loop
@@ -203,16 +179,16 @@ def _softmax_backward(p_HGQK, dp_HGQK, ddiagonal_HC):
                 p, dp = p_HGQK[h, g, i], dp_HGQK[h, g, i]
                 mean = _f(0)
                 for j in range(keys):
-                    mean += p[j] * dp[j]
+                    mean += number(p[j]) * number(dp[j])
                 if biased:
                     along = ddiagonal_HC[h, middle - i : middle - i + keys]
                     for j in range(keys):
-                        ds = p[j] * (dp[j] - mean)
-                        dp[j] = ds
+                        ds = number(p[j]) * (number(dp[j]) - mean)
+                        dp[j] = written(ds, dp)
                         along[j] += ds
                 else:
                     for j in range(keys):
-                        dp[j] = p[j] * (dp[j] - mean)
+                        dp[j] = written(number(p[j]) * (number(dp[j]) - mean), dp)
 
 
 # --- loss -----------------------------------------------------------------------------------------------------------
@@ -222,34 +198,38 @@ def cross_entropy_(logits_RV: Tensor, label_R: Tensor, z_loss: float, gradient: 
     """Nats of each label and the logarithm of each normaliser. With `gradient`, logits become the gradient of
     nats + z_loss * normaliser^2."""
     nats_R, lse_R = torch.empty(len(label_R)), torch.empty(len(label_R))
-    _cross_entropy(logits_RV.numpy(), label_R.numpy(), _f(z_loss), gradient, nats_R.numpy(), lse_R.numpy())
+    _cross_entropy(array(logits_RV), label_R.numpy(), _f(z_loss), gradient, nats_R.numpy(), lse_R.numpy())
     return nats_R, lse_R
 
 
 @loop
 def _cross_entropy(logits_RV, label_R, z_loss, gradient, nats_R, lse_R):
     v = logits_RV.shape[1]
+    scratch_V = np.empty(v, np.float32)
     for n in range(len(label_R)):
         row = logits_RV[n]
+        x_V = room(row, scratch_V)
         most, check = _LEAST, _f(0)
         for j in range(v):
-            check += row[j]
-            most = max(most, _ordered(_as_int(row[j])))
-        top = _as_float(_ordered(most))
-        own = row[label_R[n]]
+            x = number(row[j])
+            check += x
+            most = max(most, _ordered(as_int(x)))
+        top = as_float(_ordered(most))
+        own = number(row[label_R[n]])
         total = _f(0)
         if gradient:
             for j in range(v):
-                e = _exp(row[j] - top)
-                row[j] = e
+                e = _exp(number(row[j]) - top)
+                x_V[j] = e
                 total += e
         else:
             for j in range(v):
-                total += _exp(row[j] - top)
+                total += _exp(number(row[j]) - top)
         lse = top + np.log(total) + check * _f(0)
         nats_R[n], lse_R[n] = lse - own, lse
         if gradient:
             scale = (_f(1) + _f(2) * z_loss * lse) / total
+            own = x_V[label_R[n]] * scale - _f(1)
             for j in range(v):
-                row[j] *= scale
-            row[label_R[n]] -= _f(1)
+                row[j] = written(x_V[j] * scale, row)
+            row[label_R[n]] = written(own, row)

@@ -65,8 +65,8 @@ def test_a_loop_with_parts_of_another_file_is_compiled_anew_when_they_change():
 
 
 def module_of(part: object) -> str:
-    """Of a compiled part: numba's own, or a function in LLVM's language."""
-    function = getattr(part, "py_func", None) or getattr(part, "_defn", None)
+    """Of a compiled part: numba's own, a function in LLVM's language, or one that stands for several."""
+    function = getattr(part, "py_func", None) or getattr(part, "_defn", None) or part
     module = getattr(function, "__module__", "")
     return module if module.startswith("t5study.") else ""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -20,20 +22,28 @@ def same(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=2e-5, atol=1e-5)
 
 
-def both(name: str, *given_: object) -> tuple[list[object], list[object]]:
-    """What a function gives and what it leaves in its arguments, by loops and by passes."""
-    found = []
-    for ops in (loops, passes):
-        own = [a.clone() if isinstance(a, Tensor) else a for a in given_]
-        result = getattr(ops, name)(*own)
-        found.append([*(result if isinstance(result, tuple) else (result,)), *own])
-    return found[0], found[1]
+def outcome(ops: ModuleType, name: str, *given_: object) -> list[object]:
+    """What a function gives and what it leaves in its arguments."""
+    own = [a.clone() if isinstance(a, Tensor) else a for a in given_]
+    result = getattr(ops, name)(*own)
+    return [*(result if isinstance(result, tuple) else (result,)), *own]
 
 
-def agree(name: str, *given_: object) -> None:
-    for one, other in zip(*both(name, *given_), strict=True):
+def agree(name: str, *given_: object, half: tuple[int, ...] = ()) -> None:
+    """half: arguments that are bf16 where products are. Loops given those are to end within a last place of what
+    passes make of the same numbers in fp32."""
+    for one, other in zip(outcome(loops, name, *given_), outcome(passes, name, *given_), strict=True):
         if isinstance(one, Tensor) and isinstance(other, Tensor):
             same(one, other)
+    if half:
+        rounded = [a.bfloat16() if i in half and isinstance(a, Tensor) else a for i, a in enumerate(given_)]
+        wide = [a.float() if isinstance(a, Tensor) and a.dtype == torch.bfloat16 else a for a in rounded]
+        for one, other in zip(outcome(loops, name, *rounded), outcome(passes, name, *wide), strict=True):
+            if isinstance(one, Tensor) and isinstance(other, Tensor):
+                last_place = one.dtype == torch.bfloat16
+                torch.testing.assert_close(
+                    one.to(other.dtype), other, rtol=2.0**-7 if last_place else 2e-5, atol=1e-6 if last_place else 1e-5
+                )
 
 
 def normal(*size: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -49,9 +59,12 @@ def mask(rows: int, width: int, seed: int) -> Tensor:
 def test_norm(n: int, d: int, seed: int, around: bool) -> None:
     x, gain = normal(n, d, seed=seed, scale=3), normal(d, seed=seed + 1)
     agree("rms", x, gain, torch.float32)
-    _, r = passes.rms(x, gain, torch.float32)
+    y, r = passes.rms(x, gain, torch.float32)
+    y_half, r_half = loops.rms(x, gain, torch.bfloat16)
+    torch.testing.assert_close(y_half, y.bfloat16(), rtol=2.0**-7, atol=0)
+    same(r_half, r)
     residual = normal(n, d, seed=seed + 2) if around else None
-    agree("rms_backward", normal(n, d, seed=seed + 3), x, r, gain, residual)
+    agree("rms_backward", normal(n, d, seed=seed + 3), x, r, gain, residual, half=(0,))
 
 
 @settings(max_examples=40, deadline=None)
@@ -79,7 +92,7 @@ def test_softmax(
     length = torch.from_numpy(np.random.default_rng(seed).integers(1, keys + 1, segments)) if padded else None
     prefix = torch.from_numpy(np.random.default_rng(seed + 1).integers(1, keys + 1, segments))
     prefix = prefix if sees == "prefix" else None
-    agree("softmax_", scores, diagonal, length, causal, prefix)
+    agree("softmax_", scores, diagonal, length, causal, prefix, half=(0,))
     p = scores.clone()
     lse = passes.softmax_(p, diagonal, length, causal, prefix)
     assert (p.sum(-1) - 1).abs().max() < 1e-5
@@ -96,7 +109,8 @@ def test_softmax(
         ops.softmax_again_(again, diagonal, length, causal, lse, prefix)
         torch.testing.assert_close(again, p, rtol=1e-4, atol=1e-6)
     into = torch.zeros_like(diagonal) if diagonal is not None else None
-    agree("softmax_backward_", p, normal(*p.shape, seed=seed + 2), into)
+    agree("softmax_again_", scores, diagonal, length, causal, lse, prefix, half=(0,) if scale < 60 else ())
+    agree("softmax_backward_", p, normal(*p.shape, seed=seed + 2), into, half=(0, 1))
 
 
 @settings(max_examples=25, deadline=None)
@@ -112,9 +126,9 @@ def test_split_and_join(lengths: list[int], parts: int, heads: int, e: int, seed
     tokens = int(length.sum())
     x, factor = normal(tokens, parts * heads * e, seed=seed), normal(tokens, heads, seed=seed + 1)
     for factors in (None, factor):
-        agree("split", x, parts, heads, span, factors)
+        agree("split", x, parts, heads, span, factors, half=(0,))
         block = passes.split(x, parts, heads, span, None)
-        agree("join", block, torch.zeros_like(x), span, factors)
+        agree("join", block, torch.zeros_like(x), span, factors, half=(0, 1))
     block, back = loops.split(x, parts, heads, span, None), torch.zeros_like(x)
     loops.join(block, back, span, None)
     assert torch.equal(back, x)
@@ -131,14 +145,17 @@ def test_elementwise(n: int, w: int, seed: int) -> None:
     x, o = normal(n, w, seed=seed), normal(n, w, seed=seed + 1)
     row = torch.from_numpy(np.sort(np.random.default_rng(seed).integers(0, 3, n)))
     for some in (None, mask(3, w, seed)):
-        agree("relu_", x, some, row)
+        agree("relu_", x, some, row, half=(0,))
         h = x.clone()
         passes.relu_(h, some, row)
-        agree("relu_backward_", o, h, 1.25 if some is not None else 1.0)
+        agree("relu_backward_", o, h, 1.25 if some is not None else 1.0, half=(0, 1))
+        agree("masked", x, some, row, half=(0,))
         agree("gated", normal(n, 2 * w, seed=seed + 2), some, row)
         agree("gated_backward", o, normal(n, 2 * w, seed=seed + 2), some, row)
         for ops in (loops, passes):
             same(ops.add(x, o.clone(), some, row), x + o * (1 if some is None else some[row]))
+            half = o.bfloat16()
+            same(ops.add(x, half, some, row), x + half * (1.0 if some is None else some[row]))
             same(ops.masked(x, some, row), x * (1 if some is None else some[row]))
 
 
@@ -146,7 +163,7 @@ def test_elementwise(n: int, w: int, seed: int) -> None:
 @given(n=SIZES, v=st.integers(2, 70), seed=SEEDS, z=st.sampled_from([0.0, 1e-4, 0.3]), gradient=st.booleans())
 def test_cross_entropy(n: int, v: int, seed: int, z: float, gradient: bool) -> None:
     label = torch.from_numpy(np.random.default_rng(seed).integers(0, v, n))
-    agree("cross_entropy_", normal(n, v, seed=seed, scale=4), label, z, gradient)
+    agree("cross_entropy_", normal(n, v, seed=seed, scale=4), label, z, gradient, half=(0,))
 
 
 @settings(max_examples=20, deadline=None)
@@ -167,14 +184,30 @@ def test_the_loops_exponential_is_exact_to_rounding() -> None:
     assert (scores[0, 0, -2:, 1] < 2e-38).all()
 
 
+def test_bfloat16_is_rounded_as_torch_rounds_it() -> None:
+    """All numbers with few bits behind a bfloat16's, those in the middle among them; the ends of what there is; NaN."""
+    bits = torch.arange(0, 1 << 16, dtype=torch.int64)[:, None] << 16 | torch.tensor(
+        [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF]
+    )
+    x_N1 = bits.to(torch.int32).view(torch.float32).view(-1, 1)
+    kept_N1, first = torch.empty(len(x_N1), 1, dtype=torch.bfloat16), torch.zeros(len(x_N1), dtype=torch.int64)
+    loops.join(x_N1[None, None, :, None], kept_N1, Span(first + torch.arange(len(x_N1)), first + 1, 1), None)
+    expected = x_N1.bfloat16()
+    assert torch.equal(kept_N1.isnan(), expected.isnan())
+    number = ~expected.isnan()
+    assert torch.equal(kept_N1[number].view(torch.int16), expected[number].view(torch.int16))
+    assert expected[number].isinf().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf")])
-def test_what_is_not_finite_stays_visible(bad: float) -> None:
-    scores = normal(1, 1, 3, 19, seed=0)
+def test_what_is_not_finite_stays_visible(bad: float, dtype: torch.dtype) -> None:
+    scores = normal(1, 1, 3, 19, seed=0).to(dtype)
     scores[0, 0, 1, 7] = bad
     loops.softmax_(scores, None, None, False)
     assert scores[0, 0, 1].isnan().all()
     assert scores[0, 0, [0, 2]].isfinite().all()
-    logits = normal(3, 19, seed=0)
+    logits = normal(3, 19, seed=0).to(dtype)
     logits[1, 7] = bad
     nats, _ = loops.cross_entropy_(logits, torch.tensor([0, 0, 0]), 0.0, True)
     assert nats.isfinite().tolist() == [True, False, True]

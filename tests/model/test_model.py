@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from t5study.ground.pairs import Batch
 from t5study.model import attention, inputs, loss
 from t5study.model.architectures import Dropout, Model, arrange, build
-from t5study.model.shapes import ARCHITECTURES, LANGUAGE_MODELS
+from t5study.model.shapes import ARCHITECTURES, LANGUAGE_MODELS, Shape
 
 
 def gradients(model: Model, total: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -164,6 +164,17 @@ def test_logits_and_scores_of_a_whole_batch_never_exist(name: str, monkeypatch: 
     assert largest.most >= rows * read * 96, "the feed-forward's hidden layer"
 
 
+@pytest.mark.parametrize("width", [32, 512])
+def test_a_second_backward_pass_is_refused(width: int) -> None:
+    """The table's gradient was scaled in place: it would come out wrong."""
+    shape = Shape(d_model=width, d_ff=32, d_kv=16, heads=2, encoder_layers=1, decoder_layers=1, table_rows=384)
+    model, batch = build(shape, seed=0), packed(seed=3)
+    total = model.loss_sum(model.arrange(batch)).total
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        total.backward()
+
+
 # --- precision, freezing, odd batches ---------------------------------------------------------------------------------
 
 
@@ -255,7 +266,7 @@ def threads(n: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_several_threads_take_torchs_operators() -> None:
+def test_one_thread_takes_loops_and_several_take_torchs_operators() -> None:
     from t5study.model import loops, passes
     from t5study.model.layers import Pass
 
@@ -264,4 +275,5 @@ def test_several_threads_take_torchs_operators() -> None:
     with threads(2):
         assert Pass.of(model.shape, some, model.embedding).ops is passes
     with torch.autocast("cpu", torch.bfloat16):
-        assert Pass.of(model.shape, some, model.embedding).ops is passes
+        assert Pass.of(model.shape, some, model.embedding).ops is loops
+    assert Pass.of(model.shape, some, model.embedding.double()).ops is passes
