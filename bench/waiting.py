@@ -1,8 +1,8 @@
 """How long training waits for data: real runs of train() on made-up documents, the reader in its thread beside them.
 
-    python bench/waiting.py [--steps N] [CASE ...]
+    python bench/waiting.py [--steps N] [--precision bf16] [CASE ...]
 
-One torch thread, fp32; documents are cut, corrupted by spans, packed and arranged as in any run. Prints what the run
+One torch thread; documents are cut, corrupted by spans, packed and arranged as in any run. Prints what the run
 itself tells (speeds.json): tokens a second, the share of the peak of bare matrix products, and the share of the time in
 which no batch was there. Wall-clock: on a machine with other work the second falls, the third hardly moves. Exits with
 1 where a run waits for 2 % of its time or more.
@@ -21,7 +21,7 @@ import numpy as np
 
 from t5study.feed.sources import DocumentSource
 from t5study.feed.stream import Stream
-from t5study.ground.machine import Machine, describe
+from t5study.ground.machine import Machine, describe, here
 from t5study.ground.pairs import Ids
 from t5study.model.architectures import build
 from t5study.model.shapes import Shape, size
@@ -73,7 +73,7 @@ def reading(case: Case) -> float:
     return (time.thread_time() - began) / 100
 
 
-def run(case: Case, folder: Path) -> dict[str, float]:
+def run(case: Case, folder: Path, machine: Machine) -> dict[str, float]:
     asked = TrainRun(
         shape=case.shape,
         architecture="encoder_decoder",
@@ -89,22 +89,23 @@ def run(case: Case, folder: Path) -> dict[str, float]:
         data="made-up documents",
         init="fresh",
     )
-    return train(asked, build(case.shape, 0), stream_of(case), folder, Machine())
+    return train(asked, build(case.shape, 0), stream_of(case), folder, machine)
 
 
 def main(words: list[str]) -> int:
     asked = argparse.ArgumentParser()
     asked.add_argument("cases", nargs="*")
     asked.add_argument("--steps", type=int)
+    asked.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     args = asked.parse_args(words)
     if unknown := [name for name in args.cases if name not in CASES]:
         sys.exit(f"bench: found {unknown[0]!r}; give some of {', '.join(CASES)}")
-    print(f"{describe()}; one torch thread, fp32, dropout 0.1, Adafactor")
+    print(f"{describe()}; one torch thread, {args.precision}, dropout 0.1, Adafactor")
     failed = False
     for name in args.cases or CASES:
         case = replace(CASES[name], steps=args.steps or CASES[name].steps)
         with tempfile.TemporaryDirectory() as folder:
-            found = run(case, Path(folder))
+            found = run(case, Path(folder), here(device="cpu", precision=args.precision))
         parts = [f"{found['tokens_per_second']:,.0f} tokens/s", *told(found["waiting"], found["utilisation"])]
         step = found["tokens"] / case.steps / found["tokens_per_second"]
         print(
