@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import chaos_faults
+import chaos_precision
 import chaos_ranks
 from rank_runs import RankRuns
 from tiny_run import RUN, Runs, go, outcome
@@ -224,6 +225,7 @@ SETS: dict[str, Callable[[Place], tuple[int, int]]] = {
     "R10 torchrun": chaos_ranks.lost_ranks_of_torchrun,
     "R11 bad steps": chaos_faults.bad_steps,
     "R12 spikes": chaos_faults.spikes,
+    "R13 precisions": chaos_precision.precisions,
     "R14 loaders": chaos_faults.lost_loaders,
     "R17 async": chaos_faults.while_steps_go_on,
     "R20 locks": locks,
