@@ -26,9 +26,10 @@ def plan(args: argparse.Namespace) -> None:
     given = args.peak and planned.Given(args.peak, args.utilisation or 0.4, args.devices or 1, args.memory)
     how = (args.workers, args.tables, given, args.price_per_hour)
     if args.budget:
-        print(planned.fitted(_asked(args), args.out, args.budget, *how, args.scale))
+        print(planned.fitted(_asked(args), args.out, args.budget, *how, args.scale, precision=args.precision))
     else:
-        print(planned.plan(_asked(args), _folder(args), *how, keep=args.out is not None))
+        keep = args.out is not None
+        print(planned.plan(_asked(args), _folder(args), *how, keep=keep, precision=args.precision))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -84,7 +85,7 @@ def _folder(args: argparse.Namespace) -> Path:
 def _engine(args: argparse.Namespace) -> Engine:
     from t5study.study.engine import Engine
 
-    return Engine(args.engine, args.workers, args.threads, args.ranks, tuple(args.slurm or ()))
+    return Engine(args.engine, args.workers, args.threads, args.ranks, tuple(args.slurm or ()), args.precision)
 
 
 def _asked(args: argparse.Namespace) -> Asked:

@@ -34,6 +34,14 @@ def engine(parser: Parser) -> None:
     )
 
 
+def precision(parser: Parser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16"],
+        help="of a study's training, kept to in its folder (default: fp32 on a CPU, bf16 on a GPU)",
+    )
+
+
 def option(text: str) -> tuple[str, str]:
     """
     >>> option("partition=gpu")

@@ -116,6 +116,7 @@ def build_parser() -> Parser:
         study_flags.workers(leaf)
         if name != "plan":
             study_flags.engine(leaf)
+        study_flags.precision(leaf)
         if name == "rounds":
             study_flags.until_decided(leaf)
             leaf.add_argument("--tables", help="rounds through your own tables, one after another: FILE.py:NAME")

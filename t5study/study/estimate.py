@@ -29,6 +29,7 @@ from t5study.train.optim import AdamW
 _START_S = 1.0  # of a stage: to build a model, read its data and write it down
 WORKER_S = 5.0  # of a worker: to import everything
 _USUAL_FLOPS_PER_S = 6e10  # of a core for which `work` of text and tasks is right; another is faster or slower
+_IN_BF16 = 1.5  # times as many, of a core that multiplies bf16 itself; text and tasks are as fast as in fp32
 _TELLING_FLOPS = 1e9  # of a step: in a smaller one a core does other things than multiply
 _GUESSED = {"cpu": _USUAL_FLOPS_PER_S, "cuda": 5e13}  # FLOP/s, where nothing is known of a machine
 _KEPT = 2  # checkpoints beside a run while it goes on
@@ -38,13 +39,14 @@ _KEPT = 2  # checkpoints beside a run while it goes on
 class Clock:
     """seconds: of a stage, on one worker of a quiet machine. source: where that is from, for people. busy: by how much
     it is longer now. process: bytes of a worker as measured, 0 if nobody did. measure: which of a stage's costs they
-    are to be compared with."""
+    are to be compared with. precision: that training is timed in, "" of a machine that is described."""
 
     seconds: Callable[[Stage], float]
     source: str
     busy: float = 1.0
     process: int = 0
     measure: str = "seconds"
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ def clock_here(
     for stage in stages:
         if has(store, stage):
             cost = read_json(folder(store, stage) / COST)
+            if cost.get("precision", machine.precision) != machine.precision:
+                continue  # it was built on another machine, of which it tells
             own = cost.get(measure, cost["seconds"])
             took.setdefault(_kind(stage), []).append(own / stage.work)
             like.setdefault(_kind(stage), stage)
@@ -186,7 +190,8 @@ def clock_here(
     known: list[tuple[Any, Speed]] = [(stage, speeds[key_of(stage)]) for stage in unknown if key_of(stage) in speeds]
     steps = [(flops_of(stage) / stage.steps_of_training, speed.step_s) for stage, speed in known]
     reached = [work / step_s for work, step_s in steps if work >= _TELLING_FLOPS]
-    core = _USUAL_FLOPS_PER_S / median(reached) if reached and machine.device == "cpu" else 1.0
+    usual = _GUESSED[machine.device] * (_IN_BF16 if (machine.device, machine.precision) == ("cpu", "bf16") else 1.0)
+    core = usual / median(reached) if reached and machine.device == "cpu" else 1.0
     there: list[tuple[Any, float]] = [(stage, probed_seconds(stage, speed)) for stage, speed in known]
     there += [(stage, median(took[kind]) * stage.work) for kind, stage in like.items() if _trains(stage)]
 
@@ -202,10 +207,7 @@ def clock_here(
         alike = [one for one in there if one[0].kind == stage.kind and one[0].architecture == stage.architecture]
         if near := min(alike or there, key=lambda one: abs(_row(one[0]) - _row(stage)), default=None):
             return near[1] * stage.work / near[0].work
-        return (
-            _START_S
-            + flops_of(stage) * stage.work / (stage.work - getattr(stage, "scoring", 0.0)) / _GUESSED[machine.device]
-        )
+        return _START_S + flops_of(stage) * stage.work / (stage.work - getattr(stage, "scoring", 0.0)) / usual
 
     if known:
         source = f"a probe of {len(speeds)} kinds of steps just now"
@@ -214,7 +216,7 @@ def clock_here(
         process = max(speed.peak for _, speed in known)
     else:
         source, process = ("as stages before took" if took else "guessed: no step was tried"), 0
-    return Clock(seconds, source, median(busy or [1.0]), process, measure)
+    return Clock(seconds, source, median(busy or [1.0]), process, measure, machine.precision)
 
 
 def probed_seconds(stage: Any, speed: Speed) -> float:

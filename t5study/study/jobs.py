@@ -14,6 +14,7 @@ may run code as you, as with any folder of jobs. Logs of jobs that failed stay t
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -37,9 +38,12 @@ _SHARED = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "nodes", "
 _DEFAULTS = {"timeout_min": "1440"}
 
 
-def run_stage(stage: Stage, root: Path, threads: int | None, ranks: int) -> Message:
+def run_stage(stage: Stage, root: Path, threads: int | None, ranks: int, precision: str | None = None) -> Message:
     """What a job does, on its own host and with the devices that it was given there."""
-    machine = here(threads=threads)
+    try:
+        machine = here(threads=threads, precision=precision)
+    except UserError as error:  # a host without bf16: another job would go the same way
+        return Broken(f"{platform.node()}: {error}, or hosts that have it, by --slurm", final=True)
     use(machine)
     return attempt(stage, Place(Store(root), machine, Silent()), ranks)
 
@@ -57,7 +61,7 @@ class _Seat:
 
 class Jobs:
     """Up to `size` jobs of a cluster ("slurm", or "local": here, for trying it out) on one store, known by number, from
-    0. options: of sbatch, by the names that submitit has for them. threads, ranks: of each."""
+    0. options: of sbatch, by the names that submitit has for them. threads, ranks, precision: of each."""
 
     def __init__(
         self,
@@ -67,8 +71,10 @@ class Jobs:
         options: Mapping[str, str] | None = None,
         threads: int | None = None,
         ranks: int = 1,
+        precision: str | None = None,
     ):
         self._root, self._cluster, self._threads, self._ranks = root, cluster, threads, ranks
+        self._precision = precision
         self._seats: list[_Seat | None] = [None] * size
         self._names: dict[int, str] = {}
         self._executor = _executor(root / FOLDER, cluster, dict(options or {}), (threads or 1) * ranks)
@@ -92,7 +98,7 @@ class Jobs:
     def give(self, k: int, stage: Stage) -> None:
         """Submits a stage. UserError if the scheduler does not take it."""
         try:
-            job = self._executor.submit(run_stage, stage, self._root, self._threads, self._ranks)
+            job = self._executor.submit(run_stage, stage, self._root, self._threads, self._ranks, self._precision)
         except Exception as error:  # sbatch's own, submitit's, or the system's: all of them say what is wrong
             told = " ".join(str(error).split())[-300:]
             raise UserError(f"--engine {self.engine}: the job was not taken ({told}); see to --slurm") from None

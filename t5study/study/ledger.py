@@ -268,19 +268,22 @@ class Ledger:
     # --- costs.json -----------------------------------------------------------------------------------------------
 
     def costs(self, experiments: Iterable[Experiment]) -> dict[str, Any]:
-        """Seconds of wall-clock by run, and all stages' together (their sum: workers ran side by side)."""
-        runs, counted = {}, dict[str, float]()
+        """Seconds of wall-clock by run, and all stages' together (their sum: workers ran side by side). precision: all
+        that they trained in, as far as they say."""
+        runs, counted, trained = {}, dict[str, float](), set[str]()
         setting = self.question.setting
         for stage in (setting.corpus, setting.vocabulary, setting.tokens, *(task.rows for task in setting.tasks)):
-            counted[stage_id(stage)] = self._seconds(stage) or 0.0
+            counted[stage_id(stage)] = self._cost(stage).get("seconds", 0.0)
         for experiment in experiments:
             stages = self.question.stages(experiment)
-            took = {stage_id(one): s for one in needed(stages).values() if (s := self._seconds(one)) is not None}
+            costs = {stage_id(one): cost for one in needed(stages).values() if (cost := self._cost(one))}
+            took = {name: cost["seconds"] for name, cost in costs.items()}
             # An ensemble's fine-tunings are a part of what it cost.
             ends = [stage_id(one) for one in needed(stages).values() if one in stages or isinstance(one, Finetune)]
             if not stages or any(end not in took for end in ends):
                 continue
             counted |= took
+            trained |= {cost["precision"] for cost in costs.values() if "precision" in cost}
             before = [one for one in starts_of(stages) if stage_id(one) in took]
             pretrained = math.fsum(took[stage_id(one)] for one in before)
             read = sum(result(self.store, one)["tokens"] for one in before)
@@ -290,12 +293,11 @@ class Ledger:
                 "finetune_s": round(math.fsum(took[end] for end in ends), 3),
                 "tokens_per_s": None if speed is None else round(speed, 1),
             }
-        return {"machine": describe(), "runs": runs, "total_s": round(sum(counted.values()), 1)}
+        total_s = round(sum(counted.values()), 1)
+        return {"machine": describe(), "precision": sorted(trained), "runs": runs, "total_s": total_s}
 
-    def _seconds(self, stage: Stage) -> float | None:
-        if not has(self.store, stage):
-            return None
-        return read_json(folder(self.store, stage) / COST)["seconds"]
+    def _cost(self, stage: Stage) -> dict[str, Any]:
+        return read_json(folder(self.store, stage) / COST) if has(self.store, stage) else {}
 
 
 def starts_of(stages: Sequence[Last]) -> list[Start]:

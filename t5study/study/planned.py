@@ -53,16 +53,18 @@ def plan(
     given: Given | None = None,
     price: float | None = None,
     keep: bool = False,
+    precision: str | None = None,
 ) -> str:
     """What some tables need, what of it is missing, and what that costs. Trains nothing, and writes plan.json if it is
     to keep what it says.
 
-    price: of an hour of the whole machine. UserError as `runner.run_tables` has them.
+    price: of an hour of the whole machine. precision: of training, None for that of the folder, else the machine's own.
+    UserError as `runner.run_tables` has them.
     """
     question = ask(typed(asked, Path(out), tables))
     wanted = chosen(tables, question.own)
-    question.compare(Path(out))
-    size, clocks = _machine(given, workers)
+    question.compare(Path(out), precision)
+    size, clocks = _machine(given, workers, precision)
     return _text(question, Path(out), wanted, size, clocks, given, price, keep)
 
 
@@ -75,6 +77,7 @@ def fitted(
     given: Given | None = None,
     price: float | None = None,
     scale: str | None = None,
+    precision: str | None = None,
 ) -> str:
     """The same for what fits into so many seconds, with what does not and the command that runs it. scale: the only one
     that is looked at, None for all. out: the study's folder, which may have a scale already; None for study-SCALE.
@@ -83,7 +86,7 @@ def fitted(
     """
     first = ask(typed(asked, out or Path(f"study-{asked.scale}"), tables))
     wanted = chosen(tables, first.own)
-    size, clocks = _machine(given, workers)
+    size, clocks = _machine(given, workers, precision)
     scales = [scale] if scale else _scales(out)
     questions = [first.at(name) for name in scales]
 
@@ -91,7 +94,7 @@ def fitted(
         return out or Path(f"study-{name}")
 
     for question in questions:
-        question.compare(folder(question.scale.name))
+        question.compare(folder(question.scale.name), precision)
     choice = choose(
         questions,
         lambda question: Store(folder(question.scale.name) / "store"),
@@ -108,17 +111,21 @@ def fitted(
     )
     everything = taken.fit == taken.asked
     names = tables if everything else ",".join(addresses(taken.tables, first.own))
-    command = _command(question.asked, out, names, workers)
+    precision = precision or question.compare(folder(taken.scale)).get("precision")
+    command = _command(question.asked, out, names, workers, precision)
     return "\n".join([*_offers(choice, size, given), *_left_out(taken), "", "run it:", f"  {command}", "", rest])
 
 
-def _machine(given: Given | None, workers: int | None) -> tuple[int, Clocks]:
+def _machine(given: Given | None, workers: int | None, precision: str | None) -> tuple[int, Clocks]:
     """How many runs side by side, and what says how long they take."""
     if given:
         return given.devices, lambda question, store, stages, budget: clock_of(given.peak, given.utilisation)
-    engine = Engine(workers=workers)  # as `study run` will have it
-    machine, size = engine.machine, engine.size
-    return size, lambda question, store, stages, budget: clock_here(store, stages, machine, size, budget)
+    engine = Engine(workers=workers, precision=precision)  # as `study run` will have it
+
+    def clock(question: Question, store: Store, stages: list[Stage], budget: float) -> Clock:
+        return clock_here(store, stages, engine.on(question, store.root.parent).machine, engine.size, budget)
+
+    return engine.size, clock
 
 
 def _memory(given: Given | None, size: int) -> int | None:
@@ -207,10 +214,10 @@ def _left_out(taken: Offer) -> list[str]:
     return ["", "left out:", *(f"  {', '.join(one.rows)} {one.label}: {one.why}" for one in taken.left)]
 
 
-def _command(asked: Asked, out: Path | None, tables: str, workers: int | None) -> str:
+def _command(asked: Asked, out: Path | None, tables: str, workers: int | None, precision: str | None) -> str:
     """The line that runs it."""
     words = asked.words()
-    for flag, value in (("--out", out), ("--workers", workers)):
+    for flag, value in (("--out", out), ("--workers", workers), ("--precision", precision)):
         words += [flag, str(value)] if value is not None else []
     return shlex.join(["t5study", "study", "run", *words, "--tables", tables])
 
@@ -263,6 +270,7 @@ def _kinds(stages: Mapping[str, Stage], missing: Mapping[str, Stage], clock: Clo
 def totals(found: Estimate, clock: Clock, size: int, given: Given | None, price: float | None) -> list[str]:
     """Hours, FLOPs, memory, disk and money, a line each."""
     who = f"{size} device{'s' * (size > 1)}" if given else f"{size} worker{'s' * (size > 1)} here"
+    who += f" in {clock.precision}" if clock.precision else ""
     hours = f"about {duration(found.quiet_s)} with {who} ({clock.source})"
     if clock.busy > 1.1:
         hours += f"; {duration(found.seconds)} if the machine stays as busy as it is"

@@ -70,12 +70,18 @@ def read(out: Path) -> dict[str, Any]:
     return plan if good else {}
 
 
+def _of(plan: dict[str, Any], precision: str) -> dict[str, Any]:
+    """A plan, if it is of that precision or does not say; else {}: it was made before its study was begun in another,
+    or for another machine."""
+    return plan if not precision or plan.get("precision", precision) == precision else {}
+
+
 def write(
     out: Path, store: Store, missing: Mapping[str, Stage], clock: Clock, found: Estimate, where: str, workers: int
 ) -> None:
     """Promises what is missing, as a clock has it. What was promised before and is there since stays promised, if it is
-    measured in the same way."""
-    before = read(out)
+    measured in the same way and precision."""
+    before = _of(read(out), clock.precision)
     before = before if before.get("measure") == clock.measure else {}
     stands = {name: seconds for name, seconds in before.get("stages", {}).items() if (store.root / name).is_dir()}
     plan = {
@@ -83,6 +89,7 @@ def write(
         "machine": where,
         "workers": workers,
         "measure": clock.measure,
+        **({"precision": clock.precision} if clock.precision else {}),
         "sources": list(dict.fromkeys([*(before.get("sources", ()) if stands else ()), clock.source])),
         "busy": round(clock.busy, 3),
         "estimate": {name: round(value, 3) for name, value in asdict(found).items()},
@@ -107,7 +114,7 @@ class Promise:
         ends = list(wanted)
         stages = needed([*ends, *expected])
         missing = {name: stage for name, stage in stages.items() if not has(self.store, stage)}
-        plan = read(self.out)
+        plan = _of(read(self.out), self.machine.precision)
         if missing.keys() <= plan.get("stages", {}).keys():
             return
         if self._clock is None:

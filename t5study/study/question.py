@@ -4,7 +4,8 @@
     question.claim(out)
 
 A folder answers one question; asking another there is refused, naming what differs. More tables, the rounds after the
-tables, or one more named text to pre-train on, are the same question.
+tables, or one more named text to pre-train on, are the same question. The precision is a machine's, and no part of it;
+a folder keeps to one all the same, because a table of two would compare roundings.
 """
 
 from __future__ import annotations
@@ -76,8 +77,9 @@ class Question:
 
     # --- its folder ---------------------------------------------------------------------------------------------
 
-    def compare(self, out: Path) -> dict[str, Any]:
-        """What the folder has been asked so far, {} if nothing. UserError if that was another question."""
+    def compare(self, out: Path, precision: str | None = None) -> dict[str, Any]:
+        """What the folder has been asked so far, {} if nothing. precision: that training is to be in, None for the
+        folder's. UserError if that was another question, or another precision."""
         path = out / ASKED
         if not path.exists():
             if out.exists() and (not out.is_dir() or any(path.name != PLAN for path in out.iterdir())):
@@ -95,6 +97,11 @@ class Question:
             raise UserError(f"{out}: was asked another question ({difference}); choose another --out, or delete it")
         if self.own:
             refuse_changed(self.own, asked.get("own", {}), out)
+        if precision not in (None, begun := asked.get("precision")):
+            way = f"with {begun}" if begun else "without it, in what its machine has"
+            raise UserError(
+                f"--precision: found {precision}, but {out} was begun {way}; leave it out, or choose another --out"
+            )
         return asked
 
     def claim(
@@ -105,11 +112,12 @@ class Question:
         tables: Sequence[str] = (),
         most_seeds: int = 0,
         own_rounds: bool = False,
+        precision: str | None = None,
     ) -> dict[str, Any]:
         """Writes down what the folder is asked, beside what it was asked before; returns all of it. most_seeds: of
-        rounds that are played until they are decided. own_rounds: they go through a file's tables. UserError if it was
-        asked another question."""
-        before, typed = self.compare(out), self.asked
+        rounds that are played until they are decided. own_rounds: they go through a file's tables. precision: of
+        training, None for that of before. UserError if it was asked another question, or another precision."""
+        before, typed = self.compare(out, precision), self.asked
         several = (
             {"benchmarks": list(typed.benchmarks), "split_missing": typed.split_missing} if typed.benchmarks else {}
         )
@@ -117,6 +125,8 @@ class Question:
         several |= {"most_seeds": most_seeds} if most_seeds else {}
         own_rounds = own_rounds if rounds else before.get("own_rounds", False)
         several |= {"own_rounds": True} if own_rounds else {}
+        precision = precision or before.get("precision")
+        several |= {"precision": precision} if precision else {}
         corpora = {"corpora": [list(one) for one in typed.corpora]} if typed.corpora else {}
         asked = {
             "format": FORMAT,

@@ -93,7 +93,8 @@ _RULE = "the paper's order, but by a rule"
 def rerun(study: Study) -> list[tuple[str, str]]:
     """(what for, command line), for the folder that holds the study's."""
     out, own = study.folder.resolve().name, study.asked.get("own") or {}
-    flags = [*_asked(study).words(), "--out", out]
+    precision = study.asked.get("precision")
+    flags = [*_asked(study).words(), "--out", out, *(["--precision", str(precision)] if precision else [])]
     numbers = [str(number) for number in study.asked.get("tables") or [table.number for table in study.tables]]
     address = [str(own["address"])] if own else []
     tables = [*(number for number in numbers if number not in own.get("tables", ())), *address]

@@ -88,12 +88,22 @@ def _tasks(study: Study) -> str:
 
 
 def took(study: Study) -> str:
-    """How long, on which machine, at which scale. costs.json sums its stages, which went side by side."""
+    """How long, on which machine and in what, at which scale. costs.json sums its stages, which went side by side."""
     total, machine = study.costs.get("total_s"), study.costs.get("machine")
     work = f"{duration(total)} of work, summed over its runs" if isinstance(total, int | float) else ""
     told = work or "How long it took was not recorded"
     where = f"on {machine}" if machine else "on a machine that was not recorded"
-    return f"Scale: {study.scale_name}. {plural(len(study.runs), 'run')}. {told}, {where}."
+    return f"Scale: {study.scale_name}. {plural(len(study.runs), 'run')}. {told}, {where}{_precision(study)}."
+
+
+def _precision(study: Study) -> str:
+    """What training multiplied in; "" where the costs do not tell, as those of older studies."""
+    found = study.costs.get("precision")
+    if not isinstance(found, list) or not found:
+        return ""
+    if len(found) == 1:
+        return f", trained in {found[0]}"
+    return f", trained in part in {listed(map(str, found))}: some differences between its runs are of rounding"
 
 
 def headline(study: Study, agreed: Agreement | None) -> list[tuple[str, str]]:

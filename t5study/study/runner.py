@@ -132,8 +132,9 @@ def run_tables(
     out = Path(out)
     question = ask(typed(asked, out, tables))
     wanted = chosen(tables, question.own)
-    claimed = question.claim(out, tables=addresses(wanted, question.own))
-    store, seeds, engine = Store(out / "store"), question.scale.seeds, engine or Engine(workers=workers)
+    engine = (engine or Engine(workers=workers)).on(question, out)
+    claimed = question.claim(out, tables=addresses(wanted, question.own), precision=engine.precision)
+    store, seeds = Store(out / "store"), question.scale.seeds
     stages = [stage for one in experiments_of(wanted, seeds) for stage in question.stages(one)]
     if promise := engine.promise(out, store):
         promise.note(stages)

@@ -64,9 +64,10 @@ def run_rounds(
         raise UserError(f"{out}: has the baseline of {question.asked.own}; give --tables that, or another --out")
     if own and until:
         raise UserError(f"--until-decided: found with {asked.own}; it is for the paper's rounds alone")
-    claimed = question.claim(out, rounds=True, own_rounds=own, most_seeds=until.most_seeds if until else 0)
-    most_seeds, began = claimed.get("most_seeds", 0), time.monotonic()
-    store, engine = Store(out / "store"), engine or Engine(workers=workers)
+    engine = (engine or Engine(workers=workers)).on(question, out)
+    most = until.most_seeds if until else 0
+    claimed = question.claim(out, rounds=True, own_rounds=own, most_seeds=most, precision=engine.precision)
+    most_seeds, began, store = claimed.get("most_seeds", 0), time.monotonic(), Store(out / "store")
     promise = engine.promise(out, store)
     with engine.conduct(store) as conductor:
 

@@ -119,9 +119,9 @@ Build = Callable[["Stage", Path, Place], None]
 
 def build(stage: Stage, place: Place, *, wait: bool = True, by: Build | None = None) -> Path:
     """Makes a stage whose parents are there, and notes what it cost (cost.json: seconds of wall-clock and of processor
-    time, of the process that finished it and those it started; work that a killed process had done before is not in
-    it). Another process that builds it is waited for, or Busy is raised. by: fills the folder, if not the stage itself
-    does. What began and ended when is in the store's journals (builds.py)."""
+    time, of the process that finished it and those it started, and the precision that these trained in; work that a
+    killed process had done before is not in it). Another process that builds it is waited for, or Busy is raised. by:
+    fills the folder, if not the stage itself does. What began and ended when is in the store's journals (builds.py)."""
     name, begun = stage_id(stage), False
 
     def timed(work: Path) -> None:
@@ -134,7 +134,8 @@ def build(stage: Stage, place: Place, *, wait: bool = True, by: Build | None = N
         else:
             stage.build(work, place)
         cost = {"seconds": time.monotonic() - began, "processor_s": sum(os.times()[:4]) - before}
-        write_json(work / COST, {name: round(seconds, 3) for name, seconds in cost.items()})
+        told = {"precision": place.machine.precision} if stage.steps_of_training else {}
+        write_json(work / COST, {name: round(seconds, 3) for name, seconds in cost.items()} | told)
 
     parents = [stage_id(parent) for parent in stage.parents]
     path = place.store.make(stage.kind, stage, timed, parents, wait=wait)

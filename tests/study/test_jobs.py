@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import signal
 import stat
 import sys
@@ -15,12 +16,12 @@ import pytest
 from toy_study import Toy, toy_result
 
 from t5study.ground.errors import UserError
-from t5study.ground.store import Store
+from t5study.ground.store import Store, read_json
 from t5study.study.builds import events
 from t5study.study.conductor import Conductor
 from t5study.study.engine import Engine
 from t5study.study.jobs import Jobs
-from t5study.study.stages import stage_id
+from t5study.study.stages import COST, folder, stage_id
 from t5study.study.status import look
 from t5study.study.watch import Watch
 
@@ -83,6 +84,30 @@ def test_a_job_outlives_its_conductor_and_the_next_one_takes_what_it_built(tmp_p
     assert conductor.built == [stage_id(Toy("other"))]
     assert [event.what for event in events(store) if event.stage == stage_id(slow)] == ["begun", "done"]
     wait_for(lambda: bool(list(first.messages(0.1))))
+
+
+def test_a_host_without_the_precision_asked_for_fails_its_stage_in_one_line(tmp_path: Path):
+    """No host has fp16, so that this one refuses it as a processor without bf16 does that: in the job, and once."""
+    store = Store(tmp_path / "store")
+    text = Toy("text", training=False)
+    out = io.StringIO()
+    with Conductor(store, Jobs(store.root, 1, "local", precision="fp16"), Watch(1, out=out)) as conductor:
+        conductor.run([toy := Toy("one")])
+        why = f"one: {platform.node()}: machine: precision: found 'fp16'; give fp32 or bf16, or hosts that have it, "
+        assert conductor.reason(toy) == why + "by --slurm"
+        assert f"failed: {why}by --slurm; the study goes on without it" in out.getvalue()
+        with pytest.raises(UserError, match=rf"^{platform.node()}: machine: precision: found 'fp16'"):
+            conductor.run([Toy("two", after=(text,))])  # nothing goes on without the text
+    assert [event.what for event in events(store)] == ["failed", "failed"]
+    assert look(tmp_path).failed
+
+
+def test_a_job_trains_in_the_precision_asked_for(tmp_path: Path):
+    store = Store(tmp_path / "store")
+    toy = Toy("one")
+    with Conductor(store, Jobs(store.root, 1, "local", precision="fp32"), Watch(1, out=io.StringIO())) as conductor:
+        conductor.run([toy])
+    assert read_json(folder(store, toy) / COST)["precision"] == "fp32"
 
 
 def test_options_that_nobody_knows_and_a_host_without_slurm_are_refused(tmp_path: Path, monkeypatch):
