@@ -153,10 +153,18 @@ for number in os.listdir({jobs!r} + ".d"):
         state = "gone"
     print(number + "|" + ("RUNNING" if state not in ("Z", "gone") else "COMPLETED") + "|here")
 """
+# As Slurm does it: SIGTERM, which submitit's jobs hear only while they train, and SIGKILL for who is still there later.
 SCANCEL = """#!{python}
-import os, signal, sys
-pid = int(open({jobs!r} + ".d/" + sys.argv[-1]).readline())
-os.killpg(pid, signal.SIGTERM)
+import os, signal, sys, time
+group = int(open({jobs!r} + ".d/" + sys.argv[-1]).readline())
+os.killpg(group, signal.SIGTERM)
+if os.fork() == 0:
+    os.setsid()
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        time.sleep(0.1)
+        os.killpg(group, 0)  # ends this process, too, where none is left
+    os.killpg(group, signal.SIGKILL)
 """
 
 
@@ -202,4 +210,5 @@ def test_slurm_jobs_are_ended_with_their_conductor(tmp_path: Path, slurm: Path):
 
     conducted(store, act, "slurm", size=2)
     wait_for(lambda: store.holder(*stage_id(slow).split("/")) is None)
+    assert [event.what for event in events(store) if event.stage == stage_id(slow)] == ["begun"]
     assert look(tmp_path).running == ()
