@@ -133,7 +133,7 @@ def _choose_library() -> None:
     told = _told("flags", "vendor_id") or set()
     if "avx512bw" not in told or told & {"GenuineIntel", "amx_bf16"}:
         return
-    asked = torch.backends.mkldnn.matmul
+    asked = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
     asked.fp32_precision = "bf16"
     next_to_one = torch.full((64, 64), 1 + 2.0**-12)  # in bf16 it is 1
     if not bool((next_to_one @ torch.eye(64) == next_to_one).all()):
