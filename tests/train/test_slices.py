@@ -58,7 +58,7 @@ def test_gradients_are_those_of_one_rank(
         assert part.keys() == expected.keys()
         torch.testing.assert_close(part["told"], expected["told"], rtol=1e-6, atol=0)
         for name, grad in expected.items():
-            torch.testing.assert_close(part[name], grad, rtol=1e-4, atol=1e-6 * float(grad.abs().max()), msg=name)
+            torch.testing.assert_close(part[name], grad, rtol=1e-4, atol=5e-6 * float(grad.abs().max()), msg=name)
             assert torch.equal(part[name], parts[0][name]), name
     assert {name.rpartition(".")[2] for name in expected} - CUT.keys() == {"told", "embedding", "norm"} | (
         {"head"} if gated else set()
