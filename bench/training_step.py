@@ -6,7 +6,7 @@ One thread, real tokens a second (padding does not count), in fp32 and, where th
 matrix products in bf16: t5study's `--precision bf16`, transformers under torch.autocast. Ratios are to transformers
 without dropout in the same precision, and to its usual setup: fp32, dropout 0.1 and torch.optim.AdamW as it comes. Each
 contender has a process of its own, because some of our means are settings of a process: transformers runs as it comes
-and once more with those that t5study makes (`ground.machine.use`). They take turns; the clock is the thread's processor
+and once more with those that t5study makes (`ground.machine`). They take turns; the clock is the thread's processor
 time, since cores may be shared; a figure is the median of its turns, each ratio the median of the turns' ratios. The
 share of the peak is of matrix products of 1024 x 1024, in that precision and with those settings, in a process that
 takes its turns too. Memory is how far a process grows over what its imports took.
@@ -32,7 +32,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from t5study.feed.packing import pack
-from t5study.ground.machine import Machine, cpu_has_bf16, describe, use
+from t5study.ground.machine import Machine, choose_library, cpu_has_bf16, describe, use
 from t5study.ground.pairs import Batch, Pair, Pairs
 from t5study.model.shapes import Shape
 from t5study.study.scales import LAPTOP
@@ -180,6 +180,7 @@ def contender(asked: str, case: Case, lengths_N2: np.ndarray | None, pipe: Conne
     ours, rate = name in (OURS, OURS_DROPS), 0.1 if name in DROPS else 0.0
     if name not in (PEER, USUAL):
         use(Machine())
+        choose_library(case.shape.d_model)
     pairs, grown_from = pairs_of(case, lengths_N2), 0.0
     if name == MATMUL:
         a, b, c = (torch.randn(1024, 1024).to(torch.bfloat16 if half else torch.float32) for _ in range(3))

@@ -19,6 +19,7 @@ import psutil
 
 from t5study.ground.errors import UserError
 
+_WIDE = 256  # columns of a model from which making code for a shape takes less than it saves
 AUTO = -1  # a micro-batch that is yet to be found (train/fit.py)
 
 
@@ -104,8 +105,7 @@ def _told(*fields: str) -> set[str] | None:
 
 
 def use(machine: Machine) -> None:
-    """Sets torch threads, keeps the allocator from handing large blocks back to the kernel after every step, and has
-    matrix products made by the faster of torch's two libraries.
+    """Sets torch threads and keeps the allocator from handing large blocks back to the kernel after every step.
 
     glibc returns blocks above its threshold at once, and the next step pays the page faults again: with the
     thresholds raised a training step is about 1.25 times as fast.
@@ -113,7 +113,6 @@ def use(machine: Machine) -> None:
     import torch
 
     torch.set_num_threads(machine.threads)
-    _choose_library()
     if _glibc():
         libc = ctypes.CDLL(None)
         m_trim_threshold, m_mmap_threshold = -1, -3
@@ -121,9 +120,11 @@ def use(machine: Machine) -> None:
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
-def _choose_library() -> None:
-    """MKL, which makes torch's fp32 products, has AVX-512 for Intel's processors alone; oneDNN has it for all, and on
-    AMD's is some 1.1 times as fast.
+def choose_library(d_model: int) -> None:
+    """Which of torch's two libraries makes this process's fp32 products, for training a model so wide. MKL, which
+    usually does, has AVX-512 for Intel's processors alone; oneDNN has it for all, and on AMD's is some 1.1 times as
+    fast. But it makes its code anew for every shape, and batches differ in theirs: a narrow model's products are done
+    before that is (LAPTOP's fine-tuning took 1.5 times as long), so it is for wide ones.
 
     torch hands it fp32 products only if they may be rounded to bf16 within. oneDNN does that where a processor has AMX
     and nowhere else, as of torch 2.13: so none with AMX is asked, and one product is looked at.
@@ -131,9 +132,10 @@ def _choose_library() -> None:
     import torch
 
     told = _told("flags", "vendor_id") or set()
-    if "avx512bw" not in told or told & {"GenuineIntel", "amx_bf16"}:
-        return
     asked = torch.backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    asked.fp32_precision = "none"
+    if d_model < _WIDE or "avx512bw" not in told or told & {"GenuineIntel", "amx_bf16"}:
+        return
     asked.fp32_precision = "bf16"
     next_to_one = torch.full((64, 64), 1 + 2.0**-12)  # in bf16 it is 1
     if not bool((next_to_one @ torch.eye(64) == next_to_one).all()):

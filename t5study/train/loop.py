@@ -20,7 +20,7 @@ import torch
 from t5study.feed.stream import Stream
 from t5study.ground.errors import Stopped, UserError
 from t5study.ground.journal import Journal, Progress, read_journal
-from t5study.ground.machine import AUTO, Machine, use
+from t5study.ground.machine import AUTO, Machine, choose_library, use
 from t5study.ground.store import read_json, write_json
 from t5study.model import gpu
 from t5study.model.shapes import sliced
@@ -80,6 +80,7 @@ def train(
     if machine.compile:
         raise UserError("machine: compile: found True; the layers are compiled loops and kernels already, give False")
     use(machine)
+    choose_library(run.shape.d_model)
     folder = Path(folder)
     ranks.rows(run.rows)
     check(run, machine, ranks)

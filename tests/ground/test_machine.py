@@ -8,33 +8,32 @@ import pytest
 import torch
 
 from t5study.ground import machine
-from t5study.ground.machine import Machine, use
+from t5study.ground.machine import choose_library
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    threads, asked = torch.get_num_threads(), torch.backends.mkldnn.matmul.fp32_precision
+    asked = torch.backends.mkldnn.matmul.fp32_precision
     yield
-    torch.set_num_threads(threads)
     torch.backends.mkldnn.matmul.fp32_precision = asked
 
 
 @pytest.mark.parametrize(
-    ("told", "asked"),
+    ("told", "d_model", "asked"),
     [
-        ({"avx512bw", "avx512_bf16", "AuthenticAMD"}, {"bf16", "none"}),
-        ({"avx512bw", "avx512_bf16", "GenuineIntel"}, {"none"}),
-        ({"avx512bw", "amx_bf16", "AuthenticAMD"}, {"none"}),
-        ({"avx2", "AuthenticAMD"}, {"none"}),
-        (None, {"none"}),
+        ({"avx512bw", "avx512_bf16", "AuthenticAMD"}, 256, {"bf16", "none"}),
+        ({"avx512bw", "avx512_bf16", "AuthenticAMD"}, 128, {"none"}),
+        ({"avx512bw", "avx512_bf16", "GenuineIntel"}, 256, {"none"}),
+        ({"avx512bw", "amx_bf16", "AuthenticAMD"}, 256, {"none"}),
+        ({"avx2", "AuthenticAMD"}, 256, {"none"}),
+        (None, 256, {"none"}),
     ],
 )
 def test_products_are_in_fp32_whichever_library_makes_them(
-    told: set[str] | None, asked: set[str], monkeypatch: pytest.MonkeyPatch
+    told: set[str] | None, d_model: int, asked: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.backends.mkldnn.matmul.fp32_precision = "none"
     monkeypatch.setattr(machine, "_told", lambda *fields: told)
-    use(Machine())
+    choose_library(d_model)
     assert torch.backends.mkldnn.matmul.fp32_precision in asked
     random = torch.Generator().manual_seed(0)
     for n, k, m in ((64, 64, 64), (300, 512, 700), (1024, 1024, 1024)):
