@@ -132,8 +132,8 @@ def machine(parser: Parser, fits: bool = False) -> None:
     parser.add_argument(
         "--precision",
         choices=["fp32", "bf16"],
-        help="of matrix products (default: fp32 on a CPU, bf16 on a GPU); a CPU that multiplies bf16 itself is 1.6 "
-        "times as fast in it",
+        help="of matrix products (default: fp32 on a CPU, bf16 on a GPU); a CPU that multiplies bf16 itself is up "
+        "to 1.7 times as fast in it",
     )
     told = "; auto: as many as there is memory for, layers run again if need be, kept in OUT/machine.json" * fits
     kind = WholeOrAuto(0, 65_536) if fits else Whole(0, 65_536)
