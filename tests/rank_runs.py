@@ -36,7 +36,7 @@ from safetensors.torch import save_file
 from tiny_run import RUN, SHAPE, Watched, evaluate, make, read
 
 from t5study.ground.errors import Lost, NoRoom, Stopped, UserError
-from t5study.ground.machine import Machine, choose_library, use
+from t5study.ground.machine import Machine, choose_library
 from t5study.ground.pairs import Batch
 from t5study.model.architectures import build
 from t5study.model.shapes import Shape, shape_of
@@ -136,12 +136,11 @@ def uneven(batch: Batch) -> Batch:
 def step_of(ranks: Ranks, architecture: str = "encoder_decoder") -> dict[str, Any]:
     """A step over an uneven batch: its loss and norm, and the sum of each weight's gradient. With adapters, in
     micro-batches of one row."""
-    use(machine := Machine(micro_batch=1))
     choose_library(0)  # the same in all processes
     model = build(replace(shape_of(architecture, SHAPE), adapter=24), 3, architecture)
     if ranks.shard:
         model = shards.spread(model, ranks)
-    weights = list(model.parameters())
+    weights, machine = list(model.parameters()), Machine(micro_batch=1)
     batch = uneven(make()[1].batch(0)[0])
     taken = gradients(model, weights, batch, 7, seed=5, dropout=0.3, z_loss=1e-4, machine=machine, ranks=ranks)
     grads = {
@@ -162,13 +161,12 @@ def slice_of(
 ) -> dict[str, torch.Tensor]:
     """The step's gradients by name, beside its loss, z-loss and norm; written to a file of the rank. With dropout and
     adapters, in micro-batches of one row."""
-    use(machine := Machine(micro_batch=1, precision=precision))
     choose_library(0)
     shape = shape_of(architecture, replace(SLICED, activation="gated_gelu" if gated else "relu", tied=not gated))
     given = model = build(shape, 3, architecture)
     if ranks.tensor:
         model = slices.spread(given, ranks)
-    batch = uneven(make()[1].batch(0)[0])
+    batch, machine = uneven(make()[1].batch(0)[0]), Machine(micro_batch=1, precision=precision)
     how: dict[str, Any] = {"seed": 5, "dropout": 0.3, "z_loss": 1e-4, "machine": machine}
     with recomputed(model, recompute):
         taken = gradients(model, list(model.parameters()), batch, 7, ranks=ranks, **how)

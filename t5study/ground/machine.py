@@ -98,10 +98,15 @@ def cpu_has_bf16() -> bool:
 def _told(*fields: str) -> set[str] | None:
     """Words in such fields of /proc/cpuinfo; None where there is no such file."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            return {word for line in file if line.startswith(fields) for word in line.partition(":")[2].split()}
+        return {word for value in _values(*fields) for word in value.split()}
     except OSError:
         return None
+
+
+def _values(*fields: str) -> list[str]:
+    """What /proc/cpuinfo says in such fields, of every core."""
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        return [line.partition(":")[2].strip() for line in file if line.startswith(fields)]
 
 
 def use(machine: Machine) -> None:
@@ -164,8 +169,7 @@ def describe() -> str:
     """One line for reports: processor, cores, memory, Python and torch versions."""
     processor = platform.processor() or platform.machine()
     if sys.platform == "linux":
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        names = _values("model name")
         processor = names[0] if names else processor
     from importlib import metadata
 
